@@ -1,0 +1,805 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One worker's loop: choose a task, run it, steal, park.
+ *
+ * Where ready work lies, and in which order it is looked for:
+ *   ready   started tasks, private. First, so that few stacks are in use; but at most
+ *           FLOW__READY_STREAK in a row while something waits to be started.
+ *   lifo    the task spawned last; it is warm. At most 3 in a row.
+ *   ring    unstarted and roaming tasks, first in first out; others may steal half.
+ *   own     unstarted tasks bound to this worker.
+ *   queue   shared by all: overflow of rings, and what foreign threads spawn.
+ *   others' rings, and LIFO slots that have lain untouched for a while.
+ * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
+ * timers are armed); the inbox at every one. */
+#include "core/worker.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define POLL_INTERVAL        61
+#define POLL_INTERVAL_TIMERS 8
+#define LIFO_STREAK          3
+#define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
+#define DOZE_NS              100000 /* see park() */
+#define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
+#define GRAB                 (FLOW__RING_SIZE / 2)
+#define TRIM_AFTER_NS        1000000000
+#define TRIM_SLICE           2048
+#define TRIM_KEEP            256
+
+__thread struct flow__worker *flow__owned_worker;
+
+/* ---- room for started tasks ---- */
+
+static int reserve_ready(struct flow__ready *r, uint32_t n)
+{
+    uint32_t capacity = r->capacity ? r->capacity : 512, count = flow__ready_count(r);
+    struct flow__task **entry;
+
+    if (n <= r->capacity)
+        return 0;
+    while (capacity < n)
+        capacity *= 2;
+    entry = flow__sys.map(capacity * sizeof *entry, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    if (!entry)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        entry[i] = r->entry[(r->head + i) & r->mask];
+    if (r->entry)
+        flow__sys.unmap(r->entry, r->capacity * sizeof *entry);
+    *r = (struct flow__ready){entry, 0, count, capacity - 1, capacity};
+    return 0;
+}
+
+/* One more started task: after this, waking it and arming its timer cannot fail. */
+static int reserve_one(struct flow__worker *w)
+{
+    uint32_t n = w->n_started - load_relaxed(&w->departed) + 1;
+
+    if (flow__likely(n <= w->ready.capacity && n <= w->timers.heap_capacity))
+        return 0;
+    if (reserve_ready(&w->ready, n))
+        return -ENOMEM;
+    return flow__timers_reserve(&w->timers, n);
+}
+
+int flow__worker_open(struct flow__worker *w, int64_t now)
+{
+    flow__list_init(&w->own);
+    flow__timers_init(&w->timers, now);
+    w->until_poll = POLL_INTERVAL;
+    w->random = (uint64_t)w->index * 0x9e3779b97f4a7c15u + 1;
+    return reserve_one(w);
+}
+
+void flow__worker_close(struct flow__worker *w)
+{
+    if (w->ready.entry)
+        flow__sys.unmap(w->ready.entry, w->ready.capacity * sizeof *w->ready.entry);
+    w->ready.entry = NULL;
+    flow__timers_free(&w->timers);
+}
+
+/* ---- the shared queue ---- */
+
+static void queue_append_chain(struct flow__task **task, uint32_t n)
+{
+    struct flow__shared_queue *q = &flow__runtime.queue;
+
+    flow__lock(&q->lock);
+    for (uint32_t i = 0; i < n; i++)
+        flow__list_append(&q->list, task[i]);
+    store_relaxed(&q->count, q->list.count);
+    /* Unlocking is a full barrier between the push and the look at the sleepers. */
+    flow__unlock(&q->lock);
+}
+
+/* Moves this worker's share of the shared queue into its ring. True if there was any. */
+static bool grab_shared(struct flow__worker *w)
+{
+    struct flow__shared_queue *q = &flow__runtime.queue;
+    uint64_t n;
+    struct flow__task *t;
+
+    if (load_relaxed(&q->count) == 0)
+        return false;
+    flow__lock(&q->lock);
+    n = q->list.count / (uint64_t)flow__runtime.n_places + 1;
+    if (n > GRAB)
+        n = GRAB;
+    if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
+        n = FLOW__RING_SIZE - flow__ring_count(&w->ring);
+    for (; n > 0 && (t = flow__list_take(&q->list)); n--) {
+        __builtin_prefetch(q->list.first);
+        flow__ring_push(&w->ring, t);
+    }
+    store_relaxed(&q->count, q->list.count);
+    flow__unlock(&q->lock);
+    return true;
+}
+
+/* ---- making tasks ready ---- */
+
+static void wake_searcher(struct flow__worker *w)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    if (!flow__idle_wants_wake(&rt->idle))
+        return;
+    if (!flow__idle_wake_one(&rt->idle, &rt->workers[0].parker, sizeof rt->workers[0]))
+        return;
+    if (w)
+        flow__count(w, wakes);
+    else
+        fetch_add_relaxed(&rt->foreign_wakes, 1);
+}
+
+static void push_ring(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *half[FLOW__RING_SIZE / 2 + 1];
+    uint32_t n;
+
+    if (flow__likely(flow__ring_push(&w->ring, t)))
+        return;
+    n = flow__ring_steal(&w->ring, (void **)half, FLOW__RING_SIZE / 2);
+    half[n++] = t;
+    queue_append_chain(half, n);
+    flow__count(w, overflows);
+}
+
+void flow__submit(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *older;
+
+    if (!w) {
+        queue_append_chain(&t, 1);
+        wake_searcher(NULL);
+        return;
+    }
+    count_up(&w->lifo_pushes, 1);
+    /* [LIFO-1] seq_cst: its release half pairs with [LIFO-2] and publishes the task; as a full
+     * barrier it orders the push before the look at who sleeps, see sync/parker.h. */
+    older = exchange_seq(&w->lifo, t);
+    if (older)
+        push_ring(w, older);
+    wake_searcher(w);
+}
+
+static void send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
+{
+    bool first = flow__inbox_push(&target->inbox, &t->link);
+
+    if (w)
+        flow__count(w, remote_wakes);
+    /* Whoever finds the inbox empty wakes its owner, for itself and those who come after. */
+    if (!first || !flow__parker_notify(&target->parker))
+        return;
+    if (w)
+        flow__count(w, wakes);
+    else
+        fetch_add_relaxed(&flow__runtime.foreign_wakes, 1);
+}
+
+void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
+{
+    if (w == target)
+        flow__list_append(&w->own, t);
+    else
+        send(w, target, t);
+}
+
+/* At home, on its worker's thread. */
+static void disarm_timer(struct flow__worker *w, struct flow__task *t)
+{
+    if (!t->timer)
+        return;
+    flow__timer_remove(&w->timers, t->timer);
+    t->timer = NULL;
+}
+
+void flow__make_ready(struct flow__worker *w, struct flow__task *t)
+{
+    if (flow__unlikely(t->flags & FLOW__IS_THREAD)) {
+        flow__sys.futex_wake((flow__atomic(uint32_t) *)(void *)&t->wait, 1);
+        return;
+    }
+    /* A roaming task that wakes itself while it publishes must not be stolen
+     * yet: it takes the way through the inbox, which is read after the switch. */
+    if (w != t->home || (t->flags & FLOW_ROAM)) {
+        send(w, t->home, t);
+        return;
+    }
+    disarm_timer(w, t);
+    flow__ready_push(&w->ready, t);
+}
+
+static void drain_inbox(struct flow__worker *w)
+{
+    struct flow__link *link = flow__inbox_take_all(&w->inbox);
+
+    while (link) {
+        struct flow__task *t = flow__task_of_link(link);
+
+        link = link->next;
+        if (!t->stack) {
+            flow__list_append(&w->own, t);
+            continue;
+        }
+        disarm_timer(w, t);
+        if (t->flags & FLOW_ROAM) {
+            push_ring(w, t);
+            wake_searcher(w);
+        } else {
+            flow__ready_push(&w->ready, t);
+        }
+    }
+}
+
+static void fire_timers(struct flow__worker *w)
+{
+    struct flow__timer *timer;
+    int64_t now;
+
+    if (load_relaxed(&w->timers.armed) == 0)
+        return;
+    now = flow__sys.now();
+    while ((timer = flow__timers_expired(&w->timers, now))) {
+        flow__count(w, timers_fired);
+        timer->task->timer = NULL;
+        /* Lost if a waker was first: then the task is on its way through the inbox. */
+        flow__win(w, timer->task, timer->epoch, FLOW__WAIT_TIMED_OUT);
+    }
+}
+
+static void poll(struct flow__worker *w)
+{
+    fire_timers(w);
+    if (grab_shared(w))
+        wake_searcher(w);
+    w->until_poll = load_relaxed(&w->timers.armed) ? POLL_INTERVAL_TIMERS : POLL_INTERVAL;
+}
+
+/* ---- choosing ---- */
+
+bool flow__take_back(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *seen = t;
+
+    return load_relaxed(&w->lifo) == t && cas_acquire(&w->lifo, &seen, NULL);
+}
+
+static struct flow__task *pop_unstarted(struct flow__worker *w)
+{
+    struct flow__task *t;
+
+    if (w->lifo_streak < LIFO_STREAK && load_relaxed(&w->lifo)) {
+        /* [LIFO-2] acquire: pairs with [LIFO-1]; a thief may come in between. */
+        t = exchange_acquire(&w->lifo, NULL);
+        if (t) {
+            w->lifo_streak++;
+            return t;
+        }
+    }
+    w->lifo_streak = 0;
+    t = flow__ring_pop(&w->ring);
+    if (t) {
+        __builtin_prefetch(flow__ring_peek(&w->ring, 4), 1);
+        return t;
+    }
+    t = flow__list_take(&w->own);
+    if (t || !load_relaxed(&w->lifo))
+        return t;
+    return exchange_acquire(&w->lifo, NULL);
+}
+
+static struct flow__task *next_local(struct flow__worker *w)
+{
+    struct flow__task *t;
+
+    if (flow__unlikely(--w->until_poll == 0))
+        poll(w);
+    if (flow__unlikely(!flow__inbox_is_empty(&w->inbox)))
+        drain_inbox(w);
+    if (flow__ready_count(&w->ready) && w->ready_streak < FLOW__READY_STREAK) {
+        w->ready_streak++;
+        return flow__ready_pop(&w->ready);
+    }
+    w->ready_streak = 0;
+    t = pop_unstarted(w);
+    if (!t && flow__ready_count(&w->ready))
+        t = flow__ready_pop(&w->ready);
+    return t;
+}
+
+/* As next_local, after a look at timers and the shared queue. */
+static struct flow__task *next_local_polled(struct flow__worker *w)
+{
+    poll(w);
+    w->until_poll++;
+    return next_local(w);
+}
+
+/* ---- running ---- */
+
+static void give_stack_back(struct flow__worker *w, int class_index, char *slot)
+{
+    if (flow__unlikely(!flow__stack_intact(slot)))
+        flow__die("a coroutine has overflowed its stack (canary overwritten)");
+    flow__count(w, stacks_returned);
+    flow__stack_give(&w->stacks, class_index, slot);
+}
+
+/* The first and last function on every coroutine's stack. */
+static flow__unsanitized long task_main(void *arg)
+{
+    struct flow__task *t = arg;
+    struct flow__strand *caller = (struct flow__strand *)((uintptr_t)t->back & ~(uintptr_t)1);
+    struct flow__worker *w;
+    flow_result result;
+    struct flow__strand gone;
+
+    flow__arrive(caller);
+    result = t->fn(t->arg);
+    if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
+        flow__die("a coroutine has returned in the child of a fork");
+    w = t->home;
+    t->result = result;
+    w->n_started--;
+    if ((uintptr_t)t->back & 1) {
+        /* It never suspended: a plain return, and the caller takes the stack back. */
+        flow__finish(w, t);
+        flow__before_return(caller);
+        return FLOW__FINISHED;
+    }
+    w->dead_stack = t->stack;
+    w->dead_class = t->stack_class;
+    flow__count(w, switches);
+    flow__finish(w, t);
+    flow__go_last(&gone, &w->strand, FLOW__FINISHED);
+}
+
+static void ready_stack(char *slot, struct flow__task *t)
+{
+    struct flow__stack_header *header = flow__stack_header(slot);
+
+    (void)t;
+#ifdef FLOW__ASAN
+    t->strand.stack_low = slot + flow__stacks.page_bytes;
+    t->strand.stack_bytes = (size_t)((char *)header - slot) - flow__stacks.page_bytes;
+    __asan_unpoison_memory_region(t->strand.stack_low, t->strand.stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    if (!header->fiber)
+        header->fiber = __tsan_create_fiber(0);
+    t->strand.fiber = header->fiber;
+#endif
+    header->task = t;
+}
+
+long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t)
+{
+    int class_index = t->stack_class;
+    bool own_fp = t->flags & FLOW_FP_ENVIRONMENT;
+    struct flow__fp_environment fp;
+    char *slot;
+    long r;
+
+    if (reserve_one(w))
+        return -ENOMEM;
+    slot = flow__stack_take(&w->stacks, class_index);
+    if (!slot)
+        return -ENOMEM;
+    flow__count(w, stacks_taken);
+    flow__count_n(w, switches, 2);
+    w->n_started++;
+    t->stack = slot;
+    t->home = w;
+    t->back = (struct flow__strand *)((uintptr_t)from | 1);
+    ready_stack(slot, t);
+    if (own_fp)
+        flow__fp_save(&fp);
+    flow__before_call(from, &t->strand);
+    r = flow__call(&from->context, flow__stack_header(slot), task_main, t);
+    flow__after_call(from);
+    if (own_fp)
+        flow__fp_load(&fp);
+    if (r == FLOW__FINISHED)
+        give_stack_back(w, class_index, slot);
+    else
+        flow__after_suspension(w);
+    return r;
+}
+
+void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error)
+{
+    t->home = w;
+    t->result = flow_err(error);
+    flow__finish(w, t);
+}
+
+void flow__after_suspension(struct flow__worker *w)
+{
+    struct flow__task *roamer = w->roamer;
+
+    if (w->dead_stack) {
+        give_stack_back(w, w->dead_class, w->dead_stack);
+        w->dead_stack = NULL;
+    }
+    if (flow__unlikely(roamer)) {
+        w->roamer = NULL;
+        push_ring(w, roamer);
+        wake_searcher(w);
+    }
+}
+
+/* Makes a roaming task that came from elsewhere at home here. False: no memory. */
+static bool adopt(struct flow__worker *w, struct flow__task *t)
+{
+    if (reserve_one(w))
+        return false;
+    fetch_add_relaxed(&t->home->departed, 1);
+    w->n_started++;
+    t->home = w;
+    t->back = &w->strand;
+    return true;
+}
+
+static void resume(struct flow__worker *w, struct flow__task *t)
+{
+    if (flow__unlikely(t->home != w) && !adopt(w, t)) {
+        send(w, t->home, t);
+        return;
+    }
+    flow__go(&w->strand, &t->strand, flow__is_cancelled(t) ? -ECANCELED : 0);
+    flow__after_suspension(w);
+}
+
+static void dispatch(struct flow__worker *w, struct flow__task *t)
+{
+    w->budget = FLOW__BUDGET;
+    flow__count(w, dispatches);
+    if (t->stack) {
+        resume(w, t);
+    } else if (flow__unlikely(flow__is_cancelled(t))) {
+        flow__finish_unstarted(w, t, -ECANCELED);
+    } else if (flow__unlikely(flow__start(w, &w->strand, t) == -ENOMEM)) {
+        flow__count(w, no_stack);
+        flow__finish_unstarted(w, t, -ENOMEM);
+    }
+}
+
+/* ---- looking for work elsewhere ---- */
+
+static struct flow__task *steal_from(struct flow__worker *w, struct flow__worker *victim)
+{
+    struct flow__task *loot[FLOW__RING_SIZE / 2];
+    uint32_t n;
+
+    if (flow__ring_count(&victim->ring) == 0)
+        return NULL;
+    n = flow__ring_steal(&victim->ring, (void **)loot, FLOW__RING_SIZE / 2);
+    if (n == 0)
+        return NULL;
+    flow__count(w, steals);
+    flow__count_n(w, stolen, n);
+    for (uint32_t i = 1; i < n; i++)
+        push_ring(w, loot[i]);
+    return loot[0];
+}
+
+/* Takes what has lain in a LIFO slot since we last looked, some time ago. */
+static struct flow__task *steal_lifo(struct flow__worker *w, struct flow__worker *victim, struct flow__watch *seen,
+                                     int64_t now)
+{
+    uint64_t pushes = load_relaxed(&victim->lifo_pushes);
+    struct flow__task *t = load_relaxed(&victim->lifo);
+
+    if (pushes != seen->pushes || victim != seen->victim) {
+        *seen = (struct flow__watch){victim, pushes, now};
+        return NULL;
+    }
+    if (!t || now - seen->since < LIFO_AGE_NS)
+        return NULL;
+    t = exchange_acquire(&victim->lifo, NULL);
+    if (t) {
+        flow__count(w, steals);
+        flow__count(w, stolen);
+    }
+    return t;
+}
+
+static struct flow__task *look_around(struct flow__worker *w, struct flow__watch *seen, int64_t now)
+{
+    struct flow__task *t;
+
+    for (int i = 0; i < w->n_victims; i++) {
+        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
+
+        t = steal_from(w, victim);
+        if (t)
+            return t;
+    }
+    for (int i = 0; i < w->n_victims; i++) {
+        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
+
+        if (!load_relaxed(&victim->lifo) && victim != seen->victim)
+            continue;
+        t = steal_lifo(w, victim, seen, now);
+        if (t)
+            return t;
+        if (load_relaxed(&victim->lifo))
+            break; /* watch one slot at a time */
+    }
+    return NULL;
+}
+
+/* Looks for work for as long as that has been worth it lately. */
+static struct flow__task *search(struct flow__worker *w)
+{
+    int64_t begin = flow__sys.now(), now = begin;
+    struct flow__task *t;
+
+    for (;;) {
+        t = look_around(w, &w->watch, now);
+        if (!t && (!flow__inbox_is_empty(&w->inbox) || load_relaxed(&flow__runtime.queue.count)))
+            t = next_local_polled(w);
+        if (t) {
+            w->spin_ns = 2 * w->spin_ns + 1000 < w->spin_max_ns ? 2 * w->spin_ns + 1000 : w->spin_max_ns;
+            return t;
+        }
+        if (now - begin >= w->spin_ns || load_relaxed(&flow__runtime.workers_end))
+            break;
+        for (int i = 0; i < PAUSES_PER_LOOK; i++)
+            flow__pause();
+        now = flow__sys.now();
+        if (flow__timers_next(&w->timers) <= now)
+            break;
+    }
+    w->spin_ns /= 2;
+    return NULL;
+}
+
+/* Is there anything for anyone? LIFO slots are told apart: their owners mostly take
+ * them back at once. */
+static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
+{
+    if (!flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count))
+        return true;
+    *lifo_busy = false;
+    for (int i = 0; i < w->n_victims; i++) {
+        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
+
+        if (load_seq(&victim->lifo) ||
+            (victim == w->watch.victim && load_relaxed(&victim->lifo_pushes) != w->watch.pushes))
+            *lifo_busy = true;
+        if (flow__ring_count(&victim->ring))
+            return true;
+    }
+    return false;
+}
+
+/* Somebody fills and empties a LIFO slot all the time, as a coroutine does that
+ * spawns and joins one task after the other. To sleep on the map would make each of its spawns
+ * wake us for nothing; to search on would burn a CPU. So: a short sleep off the map, then another look. */
+static void doze(struct flow__worker *w)
+{
+    exchange_seq(&w->parker.word, FLOW__PARKED);
+    if (flow__inbox_is_empty(&w->inbox) && !load_relaxed(&flow__runtime.workers_end))
+        flow__sys.futex_wait(&w->parker.word, FLOW__PARKED, flow__sys.now() + DOZE_NS);
+    exchange_seq(&w->parker.word, FLOW__RUNNING);
+}
+
+static int64_t park_deadline(struct flow__worker *w)
+{
+    int64_t next = flow__timers_next(&w->timers);
+
+    if (w->trim_at == 0) {
+        w->trim_at = flow__stacks_trim(0, TRIM_KEEP) ? flow__sys.now() + TRIM_AFTER_NS : INT64_MAX;
+    }
+    return next < w->trim_at ? next : w->trim_at;
+}
+
+/* A long idle process gives the pages of its idle stacks back, slice by slice. */
+static void trim_if_due(struct flow__worker *w)
+{
+    int64_t now;
+
+    if (w->trim_at == INT64_MAX || (now = flow__sys.now()) < w->trim_at)
+        return;
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
+        if (w->stacks.n[c] > FLOW__STACK_CACHE / 4)
+            flow__stack_flush(&w->stacks, c, FLOW__STACK_CACHE / 4);
+    w->trim_at = flow__stacks_trim(TRIM_SLICE, TRIM_KEEP) ? now + 20000000 : INT64_MAX;
+}
+
+void flow__tell_quiet(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    if (!load_seq(&rt->quiet_waiters))
+        return;
+    fetch_add_seq(&rt->quiet_word, 1);
+    flow__sys.futex_wake(&rt->quiet_word, INT32_MAX);
+}
+
+/* Sleeps until there may be work. */
+static void park(struct flow__worker *w, int64_t deadline)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    bool lifo_busy = false;
+    uint32_t became;
+
+    flow__parker_announce(&w->parker, &rt->idle, w->index);
+    if (anything_visible(w, &lifo_busy) || lifo_busy || load_seq(&rt->workers_end)) {
+        became = flow__parker_cancel(&w->parker, &rt->idle, w->index);
+        w->searching = became == FLOW__SUMMONED;
+        if (lifo_busy && became == FLOW__RUNNING && !load_relaxed(&rt->workers_end))
+            doze(w);
+        return;
+    }
+    flow__tell_quiet();
+    flow__count(w, parks);
+    became = flow__parker_sleep(&w->parker, &rt->idle, w->index, deadline);
+    w->searching = became == FLOW__SUMMONED;
+}
+
+/* Found work while searching: if nobody else searches, somebody should for what is left. */
+static void stop_searching(struct flow__worker *w, bool found)
+{
+    if (!w->searching)
+        return;
+    w->searching = false;
+    if (!flow__idle_end_search(&flow__runtime.idle) || !found)
+        return;
+    if (flow__ring_count(&w->ring) || load_relaxed(&flow__runtime.queue.count))
+        wake_searcher(w);
+}
+
+/* Work from elsewhere, or NULL after a sleep or at the end. */
+static struct flow__task *find_work(struct flow__worker *w)
+{
+    struct flow__task *t = NULL;
+
+    t = next_local_polled(w);
+    if (!t && !w->searching)
+        w->searching = w->n_victims > 0 && flow__idle_start_search(&flow__runtime.idle);
+    if (!t && w->searching)
+        t = search(w);
+    stop_searching(w, t != NULL);
+    return t;
+}
+
+static void run_until_end(struct flow__worker *w)
+{
+    while (!load_relaxed(&flow__runtime.workers_end)) {
+        struct flow__task *t = next_local(w);
+
+        if (!t)
+            t = find_work(w);
+        if (t) {
+            w->trim_at = 0;
+            dispatch(w, t);
+            continue;
+        }
+        park(w, park_deadline(w));
+        trim_if_due(w);
+    }
+    stop_searching(w, false);
+}
+
+void *flow__worker_main(void *worker)
+{
+    struct flow__worker *w = worker;
+
+    flow__owned_worker = w;
+    flow__thread_begin(w);
+    flow__fp_save(&w->fp);
+#ifdef FLOW__TSAN
+    w->strand.fiber = __tsan_get_current_fiber();
+#endif
+    flow__reclaim_register();
+    run_until_end(w);
+    flow__reclaim_unregister();
+    flow__thread_end(w);
+    flow__owned_worker = NULL;
+    return NULL;
+}
+
+/* ---- driving ---- */
+
+static uint64_t ready_now(struct flow__worker *w)
+{
+    return flow__ready_count(&w->ready) + flow__ring_count(&w->ring) + w->own.count +
+           load_relaxed(&flow__runtime.queue.count) + (load_relaxed(&w->lifo) != NULL);
+}
+
+static int64_t run_round(struct flow__worker *w)
+{
+    int64_t n = 0, round;
+
+    poll(w);
+    drain_inbox(w);
+    round = (int64_t)ready_now(w);
+    while (n < round) {
+        struct flow__task *t = next_local_polled(w);
+
+        if (!t)
+            break;
+        dispatch(w, t);
+        n++;
+    }
+    return n;
+}
+
+int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline)
+{
+    for (;;) {
+        int64_t n = run_round(w), next;
+
+        if (n > 0 || deadline == FLOW_NOW || flow__live_tasks() == 0)
+            return n;
+        if (flow__sys.now() >= deadline)
+            return 0;
+        next = flow__timers_next(&w->timers);
+        flow__parker_announce(&w->parker, &flow__runtime.idle, w->index);
+        if (deadline == FLOW_FOREVER && flow__nothing_can_happen()) {
+            flow__parker_cancel(&w->parker, &flow__runtime.idle, w->index);
+            return -EDEADLK;
+        }
+        if (!flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
+            flow__parker_cancel(&w->parker, &flow__runtime.idle, w->index);
+            continue;
+        }
+        flow__count(w, parks);
+        if (flow__parker_sleep(&w->parker, &flow__runtime.idle, w->index, next < deadline ? next : deadline) ==
+            FLOW__SUMMONED)
+            flow__idle_end_search(&flow__runtime.idle);
+    }
+}
+
+/* ---- at rest ---- */
+
+uint64_t flow__live_tasks(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    uint64_t finished = 0, spawned = 0;
+
+    /* Finished first: what is spawned meanwhile may only make the answer larger. */
+    for (int i = 0; i < rt->n_places; i++)
+        finished += load_acquire(&rt->workers[i].stats.finished);
+    for (int i = 0; i < rt->n_places; i++)
+        spawned += load_acquire(&rt->workers[i].stats.spawned);
+    return spawned + load_acquire(&rt->foreign_spawned) - finished;
+}
+
+static bool is_at_rest(struct flow__worker *w)
+{
+    return load_seq(&w->parker.word) == FLOW__PARKED && flow__inbox_is_empty(&w->inbox) &&
+           load_seq(&w->timers.armed) == 0 && flow__ring_count(&w->ring) == 0 && !load_seq(&w->lifo);
+}
+
+static bool look_for_rest(uint64_t *parks)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    int64_t outside = 0;
+
+    *parks = 0;
+    for (int i = 0; i < rt->n_places; i++) {
+        if (!is_at_rest(&rt->workers[i]))
+            return false;
+        *parks += load_seq(&rt->workers[i].stats.parks);
+        outside += load_seq(&rt->workers[i].stats.outside);
+    }
+    return outside == 0 && load_seq(&rt->queue.count) == 0 && load_seq(&rt->offloads_open) == 0 &&
+           load_seq(&rt->foreign_threads) == 0;
+}
+
+/* Twice, with no worker having woken in between: then both looks saw one state. */
+bool flow__nothing_can_happen(void)
+{
+    uint64_t before, after;
+
+    return look_for_rest(&before) && look_for_rest(&after) && before == after;
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The stack region: reserving it, guarding slots, handing them out in batches,
+ * taking their pages back. Any worker; a depot's lock is held for a batch, and
+ * never together with another lock. Slots are never unmapped before the region is. */
+#include "core/stack.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+#ifdef FLOW__TSAN
+#define ZONE_SHIFT_MAX 33 /* its map of the address space leaves little room */
+#else
+#define ZONE_SHIFT_MAX 38
+#endif
+#define ZONE_SHIFT_MIN 22 /* 4 MiB: 4 of the largest stacks */
+#define BATCH          8u
+#define CANARY         0x5afe57ac5afe57acull
+
+struct flow__stack_region flow__stacks;
+
+/* A guard that is only said to be there is worse than none, and some emulators and
+ * old kernels say so. The kernel must refuse to read from the page. */
+static bool guard_works(char *page)
+{
+    int fds[2];
+    bool refused;
+
+    if (pipe2(fds, O_CLOEXEC))
+        return false;
+    refused = write(fds[1], page, 1) < 0 && errno == EFAULT;
+    close(fds[0]);
+    close(fds[1]);
+    return refused;
+}
+
+static enum flow__guard probe_guard(size_t page_bytes)
+{
+    char *page = flow__sys.map(page_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    enum flow__guard found = FLOW__GUARD_CANARY;
+
+    if (!page)
+        return FLOW__GUARD_MPROTECT;
+    if (!flow__sys.advise(page, page_bytes, MADV_GUARD_INSTALL) && guard_works(page))
+        found = FLOW__GUARD_MADVISE;
+    else if (!flow__sys.protect(page, page_bytes, PROT_NONE) && guard_works(page))
+        found = FLOW__GUARD_MPROTECT;
+    flow__sys.unmap(page, page_bytes);
+    return found;
+}
+
+/* Bytes of the depots' slot numbers for zones of 2^shift bytes. */
+static size_t depot_bytes(unsigned zone_shift)
+{
+    size_t n = 0;
+
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
+        n += ((size_t)1 << (zone_shift - FLOW__STACK_MIN_SHIFT - (unsigned)c)) * sizeof(uint32_t);
+    return n;
+}
+
+static char *reserve(struct flow__stack_region *r)
+{
+    for (r->zone_shift = ZONE_SHIFT_MAX; r->zone_shift >= ZONE_SHIFT_MIN; r->zone_shift--) {
+        size_t align = flow__stack_bytes(FLOW__STACK_CLASSES - 1);
+        char *p;
+
+        r->mapped_bytes = ((size_t)FLOW__STACK_CLASSES << r->zone_shift) + depot_bytes(r->zone_shift) + align;
+        p = flow__sys.map(r->mapped_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+        if (!p)
+            continue;
+        r->base = ((uintptr_t)p + align - 1) & ~(align - 1);
+        return p;
+    }
+    return NULL;
+}
+
+int flow__stacks_open(bool unguarded_ok, bool dont_fork)
+{
+    struct flow__stack_region *r = &flow__stacks;
+    uint32_t *numbers;
+    char *p;
+
+    memset(r, 0, sizeof *r);
+    r->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    r->unguarded_ok = unguarded_ok;
+    r->guard = probe_guard(r->page_bytes);
+    p = reserve(r);
+    if (!p)
+        return -ENOMEM;
+    r->mapping = p;
+    r->bytes = (size_t)FLOW__STACK_CLASSES << r->zone_shift;
+    /* A huge page would make each small stack cost 2 MiB. Refused where there are none anyway. */
+    flow__sys.advise((void *)r->base, r->bytes, MADV_NOHUGEPAGE);
+    if (dont_fork)
+        flow__sys.advise((void *)r->base, r->bytes, MADV_DONTFORK);
+    numbers = (uint32_t *)(r->base + r->bytes);
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++) {
+        r->depot[c].max_slots = (uint32_t)(((size_t)1 << r->zone_shift) / flow__stack_bytes(c));
+        r->depot[c].free_slot = numbers;
+        numbers += r->depot[c].max_slots;
+    }
+    return 0;
+}
+
+void flow__stacks_close(void)
+{
+    struct flow__stack_region *r = &flow__stacks;
+
+    r->bytes = 0;
+#if defined(FLOW__ASAN) || defined(FLOW__TSAN)
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
+        for (uint32_t i = 0; i < r->depot[c].n_slots; i++) {
+            char *slot = (char *)r->base + ((size_t)c << r->zone_shift) + i * flow__stack_bytes(c);
+#ifdef FLOW__ASAN
+            __lsan_unregister_root_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
+            __asan_unpoison_memory_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
+#else
+            if (flow__stack_header(slot)->fiber)
+                __tsan_destroy_fiber(flow__stack_header(slot)->fiber);
+#endif
+        }
+#endif
+    flow__sys.unmap(r->mapping, r->mapped_bytes);
+}
+
+int flow__stack_class(size_t bytes)
+{
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
+        if (bytes <= flow__stack_bytes(c) && flow__stack_bytes(c) >= 4 * flow__stacks.page_bytes)
+            return c;
+    return -EINVAL;
+}
+
+static char *slot_address(int class_index, uint32_t number)
+{
+    return (char *)flow__stacks.base + ((size_t)class_index << flow__stacks.zone_shift) +
+           number * flow__stack_bytes(class_index);
+}
+
+static uint32_t slot_number(int class_index, const char *slot)
+{
+    uintptr_t offset = (uintptr_t)slot - flow__stacks.base - ((size_t)class_index << flow__stacks.zone_shift);
+
+    return (uint32_t)(offset / flow__stack_bytes(class_index));
+}
+
+static void write_canary(char *slot)
+{
+    uint64_t *word = (uint64_t *)slot;
+
+    for (int i = 0; i < 8; i++)
+        word[i] = CANARY;
+}
+
+bool flow__stack_intact(const char *slot)
+{
+    const uint64_t *word = (const uint64_t *)slot;
+
+    if (flow__stacks.guard != FLOW__GUARD_CANARY)
+        return true;
+    for (int i = 0; i < 8; i++)
+        if (word[i] != CANARY)
+            return false;
+    return true;
+}
+
+static int install_guard(char *slot)
+{
+    struct flow__stack_region *r = &flow__stacks;
+
+    switch (r->guard) {
+    case FLOW__GUARD_MADVISE:
+        return flow__sys.advise(slot, r->page_bytes, MADV_GUARD_INSTALL);
+    case FLOW__GUARD_MPROTECT:
+        return flow__sys.protect(slot, r->page_bytes, PROT_NONE);
+    default:
+        write_canary(slot);
+        return 0;
+    }
+}
+
+/* A slot that was never used. It is guarded here, or refused. */
+static int prepare(char *slot, int class_index)
+{
+    struct flow__stack_region *r = &flow__stacks;
+
+    (void)class_index;
+    if (install_guard(slot)) {
+        /* Memory may be short for want of what idle stacks hold. */
+        flow__stacks_trim(UINT32_MAX, 0);
+        if (install_guard(slot)) {
+            fetch_add_relaxed(&r->guard_failures, 1);
+            if (!r->unguarded_ok)
+                return -ENOMEM;
+        }
+    }
+#ifdef FLOW__ASAN
+    __lsan_register_root_region(slot + r->page_bytes, flow__stack_bytes(class_index) - r->page_bytes);
+#endif
+    return 0;
+}
+
+/* Slots that were never used, into out[]; returns how many. The grow lock keeps
+ * others from growing meanwhile, so that what could not be guarded is given back. */
+static uint32_t grow(int class_index, char **out)
+{
+    struct flow__stack_depot *d = &flow__stacks.depot[class_index];
+    uint32_t first, n = 0;
+
+    flow__lock(&d->grow_lock);
+    flow__lock(&d->lock);
+    first = d->n_slots;
+    flow__unlock(&d->lock);
+    while (n < BATCH && first + n < d->max_slots) {
+        char *slot = slot_address(class_index, first + n);
+
+        if (prepare(slot, class_index))
+            break;
+        out[n++] = slot;
+    }
+    flow__lock(&d->lock);
+    d->n_slots = first + n;
+    flow__unlock(&d->lock);
+    flow__unlock(&d->grow_lock);
+    return n;
+}
+
+int flow__stack_refill(struct flow__stack_cache *cache, int class_index)
+{
+    struct flow__stack_depot *d = &flow__stacks.depot[class_index];
+    char **slots = cache->slot[class_index];
+    uint32_t n = 0;
+
+    flow__lock(&d->lock);
+    while (n < FLOW__STACK_CACHE / 2 && d->n_free > 0)
+        slots[n++] = slot_address(class_index, d->free_slot[--d->n_free]);
+    if (d->trimmed > d->n_free)
+        d->trimmed = d->n_free;
+    flow__unlock(&d->lock);
+    if (n == 0) {
+        n = grow(class_index, slots);
+        /* The lowest on top, so that slots are used in address order. */
+        for (uint32_t i = 0; i < n / 2; i++) {
+            char *other = slots[n - 1 - i];
+
+            slots[n - 1 - i] = slots[i];
+            slots[i] = other;
+        }
+    }
+    cache->n[class_index] = n;
+    return n ? 0 : -ENOMEM;
+}
+
+void flow__stack_flush(struct flow__stack_cache *cache, int class_index, uint32_t keep)
+{
+    struct flow__stack_depot *d = &flow__stacks.depot[class_index];
+    uint32_t n = cache->n[class_index] - keep;
+
+    /* The oldest go: what was used last is warm. */
+    flow__lock(&d->lock);
+    for (uint32_t i = 0; i < n; i++)
+        d->free_slot[d->n_free++] = slot_number(class_index, cache->slot[class_index][i]);
+    flow__unlock(&d->lock);
+    memmove(cache->slot[class_index], cache->slot[class_index] + n, keep * sizeof(char *));
+    cache->n[class_index] = keep;
+}
+
+static void trim_slot(char *slot, size_t bytes)
+{
+    size_t page = flow__stacks.page_bytes;
+
+#ifdef FLOW__TSAN
+    bytes -= page; /* the header keeps the slot's fiber */
+#endif
+    flow__sys.advise(slot + page, bytes - page, MADV_DONTNEED);
+    fetch_add_relaxed(&flow__stacks.trims, 1);
+}
+
+static uint32_t trim_depot(int class_index, uint32_t *most, uint32_t keep)
+{
+    struct flow__stack_depot *d = &flow__stacks.depot[class_index];
+    uint32_t left;
+
+    flow__lock(&d->lock);
+    while (*most > 0 && d->trimmed + keep < d->n_free) {
+        uint32_t number = d->free_slot[d->trimmed];
+
+        /* Under the lock, lest a refill hand the slot out: a microsecond each,
+         * so the lock is opened after every one. */
+        trim_slot(slot_address(class_index, number), flow__stack_bytes(class_index));
+        d->trimmed++;
+        --*most;
+        flow__unlock(&d->lock);
+        flow__lock(&d->lock);
+    }
+    left = d->n_free > d->trimmed + keep ? d->n_free - d->trimmed - keep : 0;
+    flow__unlock(&d->lock);
+    return left;
+}
+
+uint32_t flow__stacks_trim(uint32_t most, uint32_t keep)
+{
+    uint32_t left = 0;
+
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
+        left += trim_depot(c, &most, keep);
+    return left;
+}
+
+uint64_t flow__stacks_mapped(void)
+{
+    uint64_t n = 0;
+
+    for (int c = 0; c < FLOW__STACK_CLASSES; c++) {
+        flow__lock(&flow__stacks.depot[c].lock);
+        n += flow__stacks.depot[c].n_slots;
+        flow__unlock(&flow__stacks.depot[c].lock);
+    }
+    return n;
+}
+
+char *flow__stack_slot_of(uintptr_t address, int *class_index)
+{
+    uintptr_t offset = address - flow__stacks.base;
+
+    if (offset >= flow__stacks.bytes)
+        return NULL;
+    *class_index = (int)(offset >> flow__stacks.zone_shift);
+    return (char *)(flow__stacks.base + (offset & ~(flow__stack_bytes(*class_index) - 1)));
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stacks: aligned power-of-two slots in one reserved region, so that the stack
+ * pointer alone tells the running task.
+ *
+ *   region   one zone per class (16 KiB to 1 MiB), equal powers of two
+ *   slot     [ guard page | stack, growing down ... | header, colour ]
+ *
+ * The header holds the slot's present task. It and the first frames are shifted by a
+ * colour of 0 to 15 cache lines, for otherwise the first lines of all stacks
+ * would compete for the same cache sets.
+ *
+ * A free slot is in a worker's cache or in its class's depot; a depot is a stack
+ * of slot numbers whose lowest `trimmed` entries have given their pages back. */
+#ifndef FLOW_CORE_STACK_H
+#define FLOW_CORE_STACK_H
+
+#include "core/task.h"
+#include "sync/lock.h"
+
+#define FLOW__STACK_CLASSES   7
+#define FLOW__STACK_MIN_SHIFT 14
+#define FLOW__STACK_CACHE     32
+
+enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY };
+
+struct flow__stack_header {
+    struct flow__task *task;
+    void *fiber; /* ThreadSanitizer's, kept with the slot */
+};
+
+struct flow__stack_depot {
+    struct flow__lock grow_lock; /* before lock */
+    struct flow__lock lock;
+    uint32_t n_slots;  /* slots that were ever handed out */
+    uint32_t max_slots;
+    uint32_t n_free, trimmed;
+    uint32_t *free_slot;
+};
+
+struct flow__stack_region {
+    uintptr_t base; /* set once while no coroutine runs; read by everyone */
+    size_t bytes;   /* 0 in the child of a fork: no stack pointer is inside */
+    unsigned zone_shift;
+    /* cold */
+    bool unguarded_ok;
+    enum flow__guard guard;
+    size_t page_bytes;
+    char *mapping;
+    size_t mapped_bytes;
+    struct flow__stack_depot depot[FLOW__STACK_CLASSES];
+    flow__atomic(uint64_t) trims, guard_failures;
+};
+
+extern struct flow__stack_region flow__stacks;
+
+/* Free slots of one worker, by class. Owner only. */
+struct flow__stack_cache {
+    uint32_t n[FLOW__STACK_CLASSES];
+    char *slot[FLOW__STACK_CLASSES][FLOW__STACK_CACHE];
+};
+
+/* Reserves the region (half as much, and again, where the system refuses) and finds out which
+ * guard works. 0 or -ENOMEM. */
+int flow__stacks_open(bool unguarded_ok, bool dont_fork);
+void flow__stacks_close(void);
+
+/* The smallest class that holds `bytes`; -EINVAL if none does. */
+int flow__stack_class(size_t bytes);
+
+/* Refills an empty cache or empties half of a full one; the slow part of the
+ * two calls below. 0 or -ENOMEM. */
+int flow__stack_refill(struct flow__stack_cache *cache, int class_index);
+void flow__stack_flush(struct flow__stack_cache *cache, int class_index, uint32_t keep);
+
+/* Gives back the pages of at most `most` slots that lie idle in the depots, the coldest first. Returns how
+ * many are still untrimmed beyond what is kept warm. */
+uint32_t flow__stacks_trim(uint32_t most, uint32_t keep);
+uint64_t flow__stacks_mapped(void);
+
+/* The slot that contains an address of the region, or NULL; its class. */
+char *flow__stack_slot_of(uintptr_t address, int *class_index);
+
+/* Is the slot's canary intact? Always true where there is a guard page. */
+bool flow__stack_intact(const char *slot);
+
+static inline size_t flow__stack_bytes(int class_index)
+{
+    return (size_t)1 << (FLOW__STACK_MIN_SHIFT + class_index);
+}
+
+static inline struct flow__stack_header *flow__stack_header_at(uintptr_t offset)
+{
+    unsigned shift = FLOW__STACK_MIN_SHIFT + (unsigned)(offset >> flow__stacks.zone_shift);
+    uintptr_t slot = offset >> shift;
+
+    return (struct flow__stack_header *)(flow__stacks.base + ((slot + 1) << shift) -
+                                         (slot & 15) * FLOW__CACHE_LINE) - 1;
+}
+
+/* Also the top of the stack: frames grow down from here. */
+static inline struct flow__stack_header *flow__stack_header(const char *slot)
+{
+    return flow__stack_header_at((uintptr_t)slot - flow__stacks.base);
+}
+
+/* The task whose stack we are on, or NULL. No thread-local is read, so this is
+ * right also in a coroutine that has just moved to another thread. */
+static inline struct flow__task *flow__self(void)
+{
+    uintptr_t offset = (uintptr_t)flow__stack_pointer() - flow__stacks.base;
+
+    return flow__likely(offset < flow__stacks.bytes) ? flow__stack_header_at(offset)->task : NULL;
+}
+
+/* A stack for a task that starts; NULL if there is none to be had. */
+static inline char *flow__stack_take(struct flow__stack_cache *cache, int class_index)
+{
+    if (flow__unlikely(cache->n[class_index] == 0) && flow__stack_refill(cache, class_index))
+        return NULL;
+    return cache->slot[class_index][--cache->n[class_index]];
+}
+
+static inline void flow__stack_give(struct flow__stack_cache *cache, int class_index, char *slot)
+{
+    if (flow__unlikely(cache->n[class_index] == FLOW__STACK_CACHE))
+        flow__stack_flush(cache, class_index, FLOW__STACK_CACHE / 2);
+    cache->slot[class_index][cache->n[class_index]++] = slot;
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A strand is a place to go on from: a saved context, and what the sanitizers
+ * need to know of its stack. A task has one, a worker has one for its scheduler.
+ * This is the only file that knows of sanitizers' fibers; in a plain build a
+ * strand is a stack pointer and flow__go is the bare switch. */
+#ifndef FLOW_CORE_STRAND_H
+#define FLOW_CORE_STRAND_H
+
+#include "core/arch/switch.h"
+
+#include <stddef.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define FLOW__ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FLOW__ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define FLOW__TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define FLOW__TSAN 1
+#endif
+
+#ifdef FLOW__ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
+#endif
+#ifdef FLOW__TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+struct flow__strand {
+    struct flow__context context;
+#ifdef FLOW__ASAN
+    void *fake_stack;
+    const void *stack_low;
+    size_t stack_bytes;
+#endif
+#ifdef FLOW__TSAN
+    void *fiber;
+#endif
+};
+
+/* What the return of flow__go or flow__call means. */
+enum {
+    FLOW__FINISHED = 0,  /* flow__call: the task came to its end */
+    FLOW__SUSPENDED = 1, /* the task will be resumed by its scheduler */
+};
+
+/* Leaves `from`, which goes on when somebody goes to it; its flow__go then returns their value. */
+static inline long flow__go(struct flow__strand *from, struct flow__strand *to, long value)
+{
+#ifdef FLOW__ASAN
+    __sanitizer_start_switch_fiber(&from->fake_stack, to->stack_low, to->stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    __tsan_switch_to_fiber(to->fiber, 0);
+#endif
+#ifdef FLOW__ASAN
+    long r = flow__switch(&from->context, &to->context, value);
+    __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
+    return r;
+#else
+    return flow__switch(&from->context, &to->context, value);
+#endif
+}
+
+/* Leaves a stack for good. */
+_Noreturn static inline void flow__go_last(struct flow__strand *from, struct flow__strand *to, long value)
+{
+#ifdef FLOW__ASAN
+    __sanitizer_start_switch_fiber(NULL, to->stack_low, to->stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    __tsan_switch_to_fiber(to->fiber, 0);
+#endif
+    flow__switch(&from->context, &to->context, value);
+    __builtin_unreachable();
+}
+
+/* Around the call of a new stack's first function, on the caller's side. */
+static inline void flow__before_call(struct flow__strand *from, struct flow__strand *callee)
+{
+    (void)from, (void)callee;
+#ifdef FLOW__ASAN
+    __sanitizer_start_switch_fiber(&from->fake_stack, callee->stack_low, callee->stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    __tsan_switch_to_fiber(callee->fiber, 0);
+#endif
+}
+
+static inline void flow__after_call(struct flow__strand *from)
+{
+    (void)from;
+#ifdef FLOW__ASAN
+    __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
+#endif
+}
+
+/* At the start of the first function of a new stack; tells where the caller's stack lies. */
+static inline void flow__arrive(struct flow__strand *caller)
+{
+    (void)caller;
+#ifdef FLOW__ASAN
+    __sanitizer_finish_switch_fiber(NULL, &caller->stack_low, &caller->stack_bytes);
+#endif
+}
+
+/* Before that function returns to its caller. */
+static inline void flow__before_return(struct flow__strand *caller)
+{
+    (void)caller;
+#ifdef FLOW__ASAN
+    __sanitizer_start_switch_fiber(NULL, caller->stack_low, caller->stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    __tsan_switch_to_fiber(caller->fiber, 0);
+#endif
+}
+
+/* For code that the annotations above must not be interleaved with. */
+#if defined(__clang__)
+#define flow__unsanitized __attribute__((no_sanitize("address", "thread", "undefined")))
+#else
+#define flow__unsanitized __attribute__((no_sanitize_address, no_sanitize_thread))
+#endif
+
+#endif

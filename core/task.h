@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The control block of a task, and the two atomic words that decide everything
+ * about it.
+ *
+ * life   generation:32 | pins:16 | flags:16. Who may do what with the block.
+ *        A handle is {slot, generation}; a block whose generation differs is
+ *        somebody else's and is not written to. FINISHED is set once, by the
+ *        worker that ran the task, after the result is in place. JOINING gives
+ *        one joiner the right to the result; WAITING says that its fields `joiner` and
+ *        `joiner_epoch` are filled in, and is cleared by whoever is done with them.
+ *        DETACHED: whoever finishes it frees it. A pin keeps the block from being
+ *        reused while a canceller looks at it; RETIRED means that the last pin frees it.
+ *
+ * wait   epoch:56 | cancelled:1 | state. Which suspension the task is in.
+ *        Each suspension has a new epoch, never reused by the block. ARMED -> one of
+ *        the three ends is one CAS: whoever wins it, and nobody else, makes the
+ *        task ready. An old epoch always loses, so a waker may go stale.
+ *
+ * Blocks lie in one region that is type-stable while the runtime runs: an old
+ * handle or waker reads a block that may be another task's, never foreign memory. */
+#ifndef FLOW_CORE_TASK_H
+#define FLOW_CORE_TASK_H
+
+#include "core/check.h"
+#include "core/strand.h"
+#include "sync/atomic.h"
+#include "sync/inbox.h"
+
+#include <flowcoro/task.h>
+
+struct flow__worker;
+struct flow__timer;
+
+enum { /* life */
+    FLOW__LIFE_FINISHED = 1,
+    FLOW__LIFE_JOINING = 2,
+    FLOW__LIFE_WAITING = 4,
+    FLOW__LIFE_DETACHED = 8,
+    FLOW__LIFE_RETIRED = 16,
+    FLOW__LIFE_FREE = 32,
+};
+#define FLOW__LIFE_ONE_PIN         ((uint64_t)1 << 16)
+#define FLOW__LIFE_PINS            ((uint64_t)0xffff << 16)
+#define flow__generation_of(word)  ((uint32_t)((word) >> 32))
+
+enum { /* wait: low 3 bits */
+    FLOW__WAIT_NONE,
+    FLOW__WAIT_ARMED,
+    FLOW__WAIT_WOKEN,
+    FLOW__WAIT_TIMED_OUT,
+    FLOW__WAIT_CANCELLED,
+    FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
+    FLOW__WAIT_STATE = 7,
+    FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
+    FLOW__EPOCH_SHIFT = 8,
+};
+#define flow__epoch_of(word) ((word) >> FLOW__EPOCH_SHIFT)
+
+enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT and: */
+    FLOW__IS_THREAD = 1 << 8, /* stands for a foreign thread that waits */
+};
+
+enum flow__why { /* what a task waits for; for dumps */
+    FLOW__WHY_NOTHING,
+    FLOW__WHY_JOIN,
+    FLOW__WHY_ALL,
+    FLOW__WHY_ANY,
+    FLOW__WHY_SLEEP,
+    FLOW__WHY_WAKER,
+    FLOW__WHY_OFFLOAD,
+    FLOW__WHY_LANE,
+};
+
+#define FLOW__NAME_BYTES 32
+
+/* Seldom needed parts of a task; freed after a grace period, since a dump may read it. */
+struct flow__detail {
+    char name[FLOW__NAME_BYTES];
+    int worker; /* where to start, or -1 */
+    int node;
+};
+
+struct flow__task {
+    struct flow__strand strand;      /* its stack pointer while it is suspended */
+    struct flow__link link;          /* in the one queue that holds it */
+    flow__atomic(uint64_t) life;     /* anyone */
+    flow__atomic(uint64_t) wait;     /* anyone */
+    struct flow__worker *home;       /* its worker from its start on; written while nobody else may wake it */
+    struct flow__strand *back;       /* where its next suspension goes; bit 0: it is being called, see flow__start */
+    union {
+        struct { /* until it starts */
+            flow_fn fn;
+            void *arg;
+        };
+        flow_result result; /* from its end on */
+    };
+    struct flow__task *joiner; /* guarded by JOINING and WAITING */
+    uint64_t joiner_epoch;
+    struct flow__timer *timer; /* armed for the present suspension; home worker only */
+    flow__atomic(struct flow__detail *) detail;
+    void *spawn_site;
+    char *stack;        /* lowest address of its stack slot, NULL before it starts */
+    uint32_t flags;
+    uint8_t stack_class;
+    flow__atomic(uint8_t) why;
+    int64_t spare; /* pads the block to two cache lines */
+} __attribute__((aligned(128)));
+
+#if !defined(FLOW__ASAN) && !defined(FLOW__TSAN)
+_Static_assert(sizeof(struct flow__task) == 128, "a queued task costs two cache lines");
+#endif
+
+static inline struct flow__task *flow__task_of_link(struct flow__link *link)
+{
+    return (struct flow__task *)((char *)link - offsetof(struct flow__task, link));
+}
+
+static inline bool flow__is_cancelled(struct flow__task *t)
+{
+    return load_relaxed(&t->wait) & FLOW__CANCELLED;
+}
+
+#endif

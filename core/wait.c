@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The one way in which anything waits: arm, publish the epoch, flow__wait.
+ *
+ * Who wakes a task may do so before it has left its stack. That is harmless: the
+ * wake goes to the task's home worker, which cannot take it up before it has switched away from
+ * the task. So nothing is done "after the switch", and the only task that is not
+ * safe by this, a roaming one that yields, is queued by its scheduler. */
+#include "core/worker.h"
+
+#include <errno.h>
+
+int flow__outside(void)
+{
+    switch (load_acquire(&flow__runtime.state)) {
+    case FLOW__FORKED:
+        return -ENOTSUP;
+    case FLOW__STOPPED:
+        return -ESHUTDOWN;
+    default:
+        return -EPERM;
+    }
+}
+
+int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
+{
+    uint64_t seen = load_relaxed(&self->wait), armed;
+
+    do {
+        if ((seen & FLOW__CANCELLED) && !shielded)
+            return -ECANCELED;
+        *epoch = flow__epoch_of(seen) + 1;
+        armed = *epoch << FLOW__EPOCH_SHIFT | (seen & FLOW__CANCELLED) |
+                (shielded ? FLOW__WAIT_SHIELDED : FLOW__WAIT_ARMED);
+        /* [WAIT-1] seq_cst: a canceller sets CANCELLED in the same word, so it is either seen here or sees us armed. */
+    } while (!cas_seq(&self->wait, &seen, armed));
+    return 0;
+}
+
+static bool is_armed(uint64_t word, uint64_t epoch)
+{
+    unsigned state = word & FLOW__WAIT_STATE;
+
+    return flow__epoch_of(word) == epoch && (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
+}
+
+bool flow__disarm(struct flow__task *self, uint64_t epoch)
+{
+    uint64_t seen = load_relaxed(&self->wait);
+
+    while (is_armed(seen, epoch))
+        if (cas_seq(&self->wait, &seen, seen & ~(uint64_t)FLOW__WAIT_STATE))
+            return true;
+    return false;
+}
+
+bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how)
+{
+    uint64_t seen = load_relaxed(&t->wait);
+
+    while (is_armed(seen, epoch)) {
+        /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
+         * winner wrote for the task, which reads it after [WAIT-3]. */
+        if (cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how)) {
+            flow__make_ready(w, t);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A foreign thread sleeps on the low half of its stand-in's wait word: epoch and
+ * state both change when it is won. */
+static void block_thread(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
+{
+    flow__atomic(uint32_t) *low = (flow__atomic(uint32_t) *)(void *)&self->wait;
+    uint64_t word;
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the low half of the wait word is expected first"
+#endif
+    fetch_add_seq(&flow__runtime.foreign_waiting, 1);
+    flow__reclaim_leave();
+    while (is_armed(word = load_acquire(&self->wait), epoch)) {
+        if (flow__runtime.n_workers == 0) {
+            int driven = flow_drive(deadline);
+
+            if (driven == 0 || (driven < 0 && driven != -EBUSY))
+                break;
+            if (driven > 0)
+                continue;
+        }
+        if (flow__sys.futex_wait(low, (uint32_t)word, deadline) == -ETIMEDOUT)
+            break;
+    }
+    flow__reclaim_enter();
+    if (fetch_sub_seq(&flow__runtime.foreign_waiting, 1) == 1 && load_seq(&flow__runtime.quiet_waiters)) {
+        fetch_add_seq(&flow__runtime.quiet_word, 1);
+        flow__sys.futex_wake(&flow__runtime.quiet_word, INT32_MAX);
+    }
+}
+
+static int wait_as_thread(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
+{
+    block_thread(self, epoch, deadline);
+    if (flow__disarm(self, epoch))
+        return -ETIMEDOUT;
+    return (load_acquire(&self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_CANCELLED ? -ECANCELED : 0;
+}
+
+static void leave_with_fp_environment(struct flow__task *self)
+{
+    struct flow__fp_environment own;
+
+    flow__fp_save(&own);
+    flow__fp_load(&self->home->fp);
+    flow__leave(self);
+    flow__fp_load(&own);
+}
+
+int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline)
+{
+    struct flow__timer timer;
+
+    if (flow__unlikely(self->flags & FLOW__IS_THREAD))
+        return wait_as_thread(self, epoch, deadline);
+
+    store_relaxed(&self->why, (uint8_t)why);
+    if (deadline != FLOW_FOREVER) {
+        struct flow__worker *w = self->home;
+
+        timer.task = self;
+        timer.epoch = epoch;
+        self->timer = &timer;
+        flow__timer_add(&w->timers, &timer, deadline);
+        flow__count(w, timers_armed);
+    }
+    if (flow__unlikely(self->flags & FLOW_FP_ENVIRONMENT))
+        leave_with_fp_environment(self);
+    else
+        flow__leave(self);
+    store_relaxed(&self->why, FLOW__WHY_NOTHING);
+
+    /* [WAIT-3] acquire: pairs with [WAIT-2]. */
+    switch (load_acquire(&self->wait) & FLOW__WAIT_STATE) {
+    case FLOW__WAIT_TIMED_OUT:
+        return -ETIMEDOUT;
+    case FLOW__WAIT_CANCELLED:
+        return -ECANCELED;
+    default:
+        return 0;
+    }
+}
+
+/* A roaming task may be taken by another worker the moment it is queued, so its
+ * scheduler queues it, after the switch. */
+static int yield_slowly(struct flow__task *self)
+{
+    if (self->flags & FLOW_ROAM)
+        self->home->roamer = self;
+    else
+        flow__ready_push(&self->home->ready, self);
+    if (self->flags & FLOW_FP_ENVIRONMENT)
+        leave_with_fp_environment(self);
+    else
+        flow__leave(self);
+    return flow__is_cancelled(self) ? -ECANCELED : 0;
+}
+
+int flow_yield(void)
+{
+    struct flow__task *self = flow__self();
+
+    if (flow__unlikely(!self))
+        return flow__outside();
+    if (flow__unlikely(self->flags & (FLOW_ROAM | FLOW_FP_ENVIRONMENT)))
+        return yield_slowly(self);
+
+    struct flow__worker *w = self->home;
+    struct flow__ready *r = &w->ready;
+
+    /* Straight to the next one when the scheduler would do nothing else either. */
+    if (self->back == &w->strand && r->head != r->tail && w->until_poll > 1 && w->ready_streak < FLOW__READY_STREAK &&
+        flow__inbox_is_empty(&w->inbox)) {
+        struct flow__task *next = flow__ready_pop(r);
+
+        w->until_poll--;
+        w->ready_streak++;
+        w->budget = FLOW__BUDGET;
+        flow__count(w, dispatches);
+        flow__count(w, switches);
+        flow__ready_push(r, self);
+        return (int)flow__go(&self->strand, &next->strand, flow__is_cancelled(next) ? -ECANCELED : 0);
+    }
+    flow__ready_push(r, self);
+    return (int)flow__leave(self);
+}
+
+int flow_sleep_until(flow_deadline deadline)
+{
+    struct flow__task *self = flow__self();
+    uint64_t epoch;
+    int r;
+
+    if (!self)
+        return flow__outside();
+    r = flow__arm(self, false, &epoch);
+    if (r)
+        return r;
+    r = flow__wait(self, epoch, FLOW__WHY_SLEEP, deadline);
+    return r == -ETIMEDOUT ? 0 : r;
+}
+
+int flow_sleep(int64_t span_ns)
+{
+    return span_ns <= 0 ? flow_yield() : flow_sleep_until(flow_after(span_ns));
+}
+
+int flow_suspend(int (*publish)(flow_waker waker, void *arg), void *arg, flow_deadline deadline)
+{
+    struct flow__task *self = flow__self();
+    flow_waker waker;
+    int r;
+
+    if (!self)
+        return flow__outside();
+    if (!publish)
+        return -EINVAL;
+    r = flow__arm(self, false, &waker.epoch);
+    if (r)
+        return r;
+    waker.task = flow__id_of(self, load_relaxed(&self->life));
+    r = publish(waker, arg);
+    if (r && flow__disarm(self, waker.epoch))
+        return r < 0 ? r : 0;
+
+    /* Whether this task can be woken from outside is nobody's knowledge but the publisher's. */
+    count_up(&self->home->stats.outside, 1);
+    int waited = flow__wait(self, waker.epoch, FLOW__WHY_WAKER, deadline);
+    count_up(&self->home->stats.outside, -1);
+    return r < 0 ? r : r > 0 ? 0 : waited;
+}
+
+int flow_wake(flow_waker waker)
+{
+    struct flow__task *self = flow__self(), *t;
+    struct flow__worker *w = self ? self->home : NULL;
+    int r = 0;
+
+    if (!w && (r = flow__foreign_enter()))
+        return r;
+    t = flow__block_of(waker.task);
+    if (!t || !flow__win(w, t, waker.epoch, FLOW__WAIT_WOKEN))
+        r = -ESRCH;
+    if (!w)
+        flow__foreign_leave();
+    return r;
+}

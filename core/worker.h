@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One worker, and the runtime that owns them all: the types, and the short paths
+ * that every room of core/ uses. Who writes a field stands at the field; what
+ * "owner" means is the thread that runs the worker.
+ *
+ * With workers = 0 there is one worker without a thread; whoever calls flow_drive
+ * is its owner meanwhile. */
+#ifndef FLOW_CORE_WORKER_H
+#define FLOW_CORE_WORKER_H
+
+#include "core/registry.h"
+#include "core/stack.h"
+#include "core/timer.h"
+#include "numa/placement.h"
+#include "numa/topology.h"
+#include "sync/parker.h"
+#include "sync/reclaim.h"
+#include "sync/task_ring.h"
+
+#include <flowcoro/runtime.h>
+#include <flowcoro/stats.h>
+
+#define FLOW__BUDGET       128 /* operations that never reach the scheduler, per dispatch */
+#define FLOW__READY_STREAK 16  /* ready tasks in a row before one that has not started gets its turn */
+
+/* Started tasks that are ready. Room for every started task of the worker is
+ * made when the task starts, so that waking one cannot fail. Owner only. */
+struct flow__ready {
+    struct flow__task **entry;
+    uint32_t head, tail, mask;
+    uint32_t capacity;
+};
+
+/* A plain FIFO of tasks that have not started. */
+struct flow__task_list {
+    struct flow__link *first, **last;
+    uint64_t count;
+};
+
+/* What a thief remembers of the LIFO slot that it watches. */
+struct flow__watch {
+    struct flow__worker *victim;
+    uint64_t pushes;
+    int64_t since;
+};
+
+struct flow__worker {
+    /* Owner only. */
+    struct flow__strand strand;  /* the scheduler, while a task runs */
+    struct flow__fp_environment fp; /* what tasks without one of their own run with */
+    uint32_t until_poll;         /* dispatches until timers and shared queues are looked at */
+    uint32_t ready_streak, lifo_streak;
+    int32_t budget;
+    bool searching;
+    int64_t spin_ns, spin_max_ns; /* adaptive, see search() */
+    int64_t trim_at;             /* 0: not known, INT64_MAX: nothing to trim */
+    struct flow__watch watch;
+    struct flow__ready ready;
+    struct flow__task_list own;  /* unstarted tasks that must start here */
+    struct flow__block_cache blocks;
+    struct flow__stack_cache stacks;
+    uint32_t n_started;          /* tasks that were started or adopted here and have not ended here */
+    flow__atomic(uint32_t) departed; /* of these, taken away by thieves; written by them */
+    char *dead_stack;            /* of a task that ended on it; given back after the switch */
+    uint8_t dead_class;
+    struct flow__task *roamer;   /* yielded, and is to be queued once its context is saved */
+    uint64_t random;
+    struct flow__timers timers;
+    const uint16_t *victims;     /* other workers, nearest first */
+    int n_victims;
+
+    /* Constant while the worker runs. */
+    int index, node, cpu_id;
+    bool pinned;
+    pthread_t thread;
+
+    /* The LIFO slot: written by the owner, emptied by anyone. lifo_pushes lets a
+     * thief tell an entry that lies from one that was replaced. */
+    flow__cache_aligned flow__atomic(struct flow__task *) lifo;
+    flow__atomic(uint64_t) lifo_pushes;
+
+    struct flow__task_ring ring;      /* unstarted and roaming tasks */
+
+    flow__cache_aligned struct flow__inbox inbox; /* written by anyone */
+    flow__cache_aligned struct flow__parker parker;
+
+    /* Written by the owner, read by anyone. */
+    flow__cache_aligned struct {
+        flow__atomic(uint64_t) spawned, finished, dispatches, started_now, switches, steals, stolen, parks,
+            wakes, timers_armed, timers_fired, stacks_taken, stacks_returned, overflows, remote_wakes,
+            no_stack;
+        flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
+    } stats;
+} __attribute__((aligned(128)));
+
+/* Tasks that no worker holds: overflow, and what foreign threads spawn. */
+struct flow__shared_queue {
+    flow__cache_aligned struct flow__lock lock;
+    struct flow__task_list list;      /* under lock */
+    flow__atomic(uint64_t) count;     /* a copy, to look at without the lock */
+};
+
+enum flow__state { FLOW__STOPPED, FLOW__RUNNING_STATE, FLOW__STOPPING, FLOW__FORKED };
+
+struct flow__runtime {
+    flow__atomic(int) state;       /* enum flow__state */
+    struct flow_options options;
+    struct flow__topology topology;
+    struct flow__placement placement;
+    struct flow__worker *workers;
+    size_t workers_bytes;
+    int n_workers;                 /* threads; 0: driven, with workers[0] as the one worker */
+    int n_places;                  /* workers[] entries: max(1, n_workers) */
+    bool can_bind;
+    double cpu_quota;
+    int default_class;
+    struct flow__idle idle;
+    struct flow__shared_queue queue;
+    flow__atomic(bool) workers_end; /* asks the worker threads to leave */
+    flow__atomic(int) in_coroutine; /* workers that have not left */
+
+    /* What foreign threads do, under foreign_lock: no worker ever takes it while others wait. */
+    struct flow__lock foreign_lock;
+    struct flow__block_cache foreign_blocks;
+    flow__atomic(uint64_t) foreign_spawned, foreign_wakes;
+    flow__atomic(int) foreign_threads; /* registered, beside those in flow_run and flow_drive */
+    flow__atomic(int) foreign_waiting; /* inside a blocking call */
+
+    /* flow_run and flow_stop sleep here until the count of live tasks may be 0. */
+    flow__cache_aligned flow__atomic(uint32_t) quiet_word;
+    flow__atomic(int) quiet_waiters;
+
+    flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
+    flow__atomic(uint64_t) bind_failures;
+    flow__atomic(bool) stop_requested;
+    flow__atomic(uint32_t) driver;        /* 1 while a thread drives */
+};
+
+extern struct flow__runtime flow__runtime;
+
+/* The worker whose owner this thread is, seen from outside of coroutines; NULL on a foreign thread. */
+extern __thread struct flow__worker *flow__owned_worker;
+
+/* ---- counters ---- */
+
+#define flow__count(w, field)      count_up(&(w)->stats.field, 1)
+#define flow__count_n(w, field, n) count_up(&(w)->stats.field, n)
+
+/* ---- lists ---- */
+
+static inline void flow__list_init(struct flow__task_list *l)
+{
+    l->first = NULL;
+    l->last = &l->first;
+    l->count = 0;
+}
+
+static inline void flow__list_append(struct flow__task_list *l, struct flow__task *t)
+{
+    t->link.next = NULL;
+    *l->last = &t->link;
+    l->last = &t->link.next;
+    l->count++;
+}
+
+static inline struct flow__task *flow__list_take(struct flow__task_list *l)
+{
+    struct flow__link *link = l->first;
+
+    if (!link)
+        return NULL;
+    l->first = link->next;
+    if (!l->first)
+        l->last = &l->first;
+    l->count--;
+    return flow__task_of_link(link);
+}
+
+/* ---- the ready ring ---- */
+
+static inline uint32_t flow__ready_count(const struct flow__ready *r)
+{
+    return r->tail - r->head;
+}
+
+static inline void flow__ready_push(struct flow__ready *r, struct flow__task *t)
+{
+    flow__assert(flow__ready_count(r) < r->capacity);
+    r->entry[r->tail++ & r->mask] = t;
+}
+
+static inline struct flow__task *flow__ready_pop(struct flow__ready *r)
+{
+    struct flow__task *t = r->entry[r->head++ & r->mask];
+
+    /* The next ones' memory is fetched while this one runs: the block of one a few
+     * entries ahead, the stack of a nearer one. */
+    if (flow__likely(r->tail - r->head > 5)) {
+        __builtin_prefetch(r->entry[(r->head + 5) & r->mask]);
+        __builtin_prefetch(r->entry[(r->head + 2) & r->mask]->strand.context.sp);
+    }
+    return t;
+}
+
+/* ---- scheduler.c ---- */
+
+/* Makes a task whose wait was just won go on: on w if the caller owns it, from
+ * anywhere else with w NULL. */
+void flow__make_ready(struct flow__worker *w, struct flow__task *t);
+
+/* Queues an unstarted task for whoever comes first. w: the caller's worker or NULL. */
+void flow__submit(struct flow__worker *w, struct flow__task *t);
+
+/* Queues it for one worker, which alone may start it. */
+void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t);
+
+/* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
+ * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened. */
+long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t);
+
+/* Ends an unstarted task with an error, its function not run. */
+void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error);
+
+/* Takes t from w's LIFO slot if it is still there. */
+bool flow__take_back(struct flow__worker *w, struct flow__task *t);
+
+/* On every way back from a task that left its stack: what the task could not do itself. */
+void flow__after_suspension(struct flow__worker *w);
+
+/* A worker's memory. 0 or -ENOMEM. */
+int flow__worker_open(struct flow__worker *w, int64_t now);
+void flow__worker_close(struct flow__worker *w);
+
+/* Wakes flow_run and flow_stop for another look. */
+void flow__tell_quiet(void);
+
+/* The body of a worker thread. */
+void *flow__worker_main(void *worker);
+
+/* Runs what is ready on w, which the caller owns; if nothing is, waits for something until the
+ * deadline. Returns the number of dispatches, or -EDEADLK. */
+int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline);
+
+/* Nothing runs, nothing is queued, and nothing outside can wake a task: a deadlock if tasks live.
+ * Exact only while all workers sleep; call it twice. */
+bool flow__nothing_can_happen(void);
+uint64_t flow__live_tasks(void);
+
+/* ---- wait.c: suspending, always the caller's own task, or a foreign thread's stand-in ---- */
+
+/* Arms the next suspension: *epoch is what its wakers need. -ECANCELED if the task is cancelled, unless
+ * shielded: then cancellation neither prevents nor ends it. */
+int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch);
+
+/* Takes an arming back that nobody has won. False if somebody has: then
+ * flow__wait must be called and returns at once. */
+bool flow__disarm(struct flow__task *self, uint64_t epoch);
+
+/* Suspends until the armed epoch is won: 0, -ETIMEDOUT or -ECANCELED. */
+int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline);
+
+/* Wins the given suspension of t and makes t ready. False if it was over. w as in flow__make_ready. */
+bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how);
+
+/* What a call that needs a coroutine says elsewhere: -EPERM, -ESHUTDOWN or -ENOTSUP. */
+int flow__outside(void);
+
+/* Leaves the running task to whoever runs it: the scheduler, or, the first time, the coroutine that
+ * is calling it. Returns what the one who resumes it says. */
+static inline long flow__leave(struct flow__task *self)
+{
+    struct flow__strand *to = (struct flow__strand *)((uintptr_t)self->back & ~(uintptr_t)1);
+
+    flow__assert(!flow__reclaim_inside());
+    flow__count_n(self->home, switches, 2);
+    self->back = &self->home->strand;
+    return flow__go(&self->strand, to, FLOW__SUSPENDED);
+}
+
+/* ---- tasks (task.c) ---- */
+
+/* The task has its result: tells its joiner or frees it. w: the worker it ran on. */
+void flow__finish(struct flow__worker *w, struct flow__task *t);
+
+/* Cancels a block whose generation fits; -ESRCH otherwise. */
+int flow__cancel_id(struct flow__worker *w, uint64_t id);
+
+/* A new, unsubmitted task or NULL and *error. w: the caller's worker or NULL. */
+struct flow__task *flow__new_task(struct flow__worker *w, flow_fn fn, void *arg, void *spawn_site, int *error);
+
+/* Gives the block back; the caller owns it exclusively. w: the caller's worker or NULL. */
+void flow__free_task(struct flow__worker *w, struct flow__task *t);
+
+/* ---- thread.c: what a worker's thread needs of the system ---- */
+
+void flow__thread_begin(struct flow__worker *w);
+void flow__thread_end(struct flow__worker *w);
+
+/* ---- foreign.c: threads that are not workers ---- */
+
+/* Around everything that a foreign thread does with the runtime: keeps flow_stop from
+ * taking the memory away. 0, -ESHUTDOWN or -ENOTSUP. */
+int flow__foreign_enter(void);
+void flow__foreign_leave(void);
+
+/* A block that stands for this thread in a blocking call. NULL: no memory. Within enter/leave. */
+struct flow__task *flow__foreign_self(void);
+void flow__foreign_release(struct flow__task *stand_in);
+
+#endif

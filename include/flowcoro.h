@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libflowcoro: stackful coroutines on one pinned worker per CPU.
+ * This umbrella includes every public header; each also stands alone. */
+#ifndef FLOWCORO_H
+#define FLOWCORO_H
+
+#include <flowcoro/base.h>
+#include <flowcoro/offload.h>
+#include <flowcoro/result.h>
+#include <flowcoro/runtime.h>
+#include <flowcoro/stats.h>
+#include <flowcoro/task.h>
+
+#endif

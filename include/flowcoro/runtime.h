@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Starting, driving and stopping the runtime. There is one runtime in a
+ * process; it may be started again after it was stopped. */
+#ifndef FLOWCORO_RUNTIME_H
+#define FLOWCORO_RUNTIME_H
+
+#include <flowcoro/base.h>
+#include <flowcoro/task.h>
+
+FLOW_BEGIN_DECLS
+
+#define FLOW_WORKERS_AUTO (-1)
+
+/* How to start. Initialise with FLOW_OPTIONS_INIT, then set what differs. */
+struct flow_options {
+    size_t size;        /* sizeof(struct flow_options) */
+    int workers;        /* worker threads, 0 to 1024; 0: no thread, the program calls flow_drive.
+                         * FLOW_WORKERS_AUTO: one per CPU this process may use, fewer under a CPU quota */
+    bool no_pinning;    /* leave the workers unpinned */
+    bool unguarded_ok;  /* go on without guard pages when the system refuses them */
+    bool roam;          /* every task is FLOW_ROAM unless it says FLOW_PINNED */
+    bool no_fork_stacks;/* stacks do not exist in the child of a fork: quicker forks, but a
+                         * coroutine itself must not fork */
+    bool no_fatal_report;/* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
+    size_t stack_bytes; /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
+    size_t max_tasks;   /* live tasks; one more gives -ENOSPC (4,000,000; 1 to 67,000,000) */
+    int64_t spin_ns;    /* how long an idle worker looks for work before it parks, at most
+                         * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
+};
+
+#define FLOW_OPTIONS_INIT                                                                          \
+    {                                                                                              \
+        sizeof(struct flow_options), FLOW_WORKERS_AUTO, false, false, false, false, false,         \
+            (size_t)64 * 1024, (size_t)4000000, FLOW_US(20)                                        \
+    }
+
+/* Sets options from text: "name=value" pairs separated by blanks or commas, the
+ * names as above; sizes take K, M, G; spans take ns, us, ms, s; switches take
+ * 0 or 1 and "workers" also takes "auto". A name that does not exist or a value out of range gives -EINVAL,
+ * options stay as they were, and flow_start_error() names it.
+ * From any thread that does not call it, or flow_start, at the same time. */
+FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
+
+/* Starts the runtime. options NULL: the defaults. The environment then has the
+ * last word: FLOW_WORKERS=n, and FLOW_OPTIONS in flow_options_parse()'s form.
+ * From a foreign thread only.
+ * Errors, each described by flow_start_error(): -EALREADY it runs already;
+ * -EINVAL a bad option; -ENOMEM, -EAGAIN no memory or threads: nothing is left
+ * behind; -EPERM from inside a coroutine. */
+FLOW_API int flow_start(const struct flow_options *options);
+
+/* One line on why the last flow_start, flow_run or flow_options_parse failed; "" if it did not.
+ * Valid until the next of these. */
+FLOW_API const char *flow_start_error(void);
+
+/* Stops the runtime: new spawns are refused, every live task is cancelled, and
+ * once they have ended, or at the deadline, the workers end and all memory goes
+ * back. Foreign threads that wait in this library return -ECANCELED first.
+ * Returns the number of tasks that had not ended by the deadline (their stacks
+ * are gone: nothing they own is cleaned up), 0 if there was none or nothing ran.
+ * -EBUSY: at the deadline a worker was still inside a coroutine that does not
+ * suspend; nothing was freed, call again. -EALREADY: another thread is stopping it.
+ * From inside a coroutine it only asks: every task is cancelled and 0 returned;
+ * the thread in flow_run, or the next flow_stop, does the rest. */
+FLOW_API int flow_stop(flow_deadline deadline);
+
+/* Starts the runtime, runs fn(arg) as its first task, waits until every task
+ * has ended, stops the runtime. *out (may be NULL) gets fn's result. Returns 0,
+ * or flow_start's errors, or
+ *   -EDEADLK  every task waits for another one, and nothing is left that could
+ *             wake one: no timer, no offloaded call, no foreign thread. The
+ *             tasks are listed on stderr, then cancelled. */
+FLOW_API int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out);
+
+/* Runs what is ready, on this thread; for a runtime with workers = 0. When
+ * nothing is ready it waits for a timer or a wake-up until the deadline; with
+ * FLOW_NOW it never waits. Returns the number of dispatches, 0 if the deadline came first.
+ * -EDEADLK: with FLOW_FOREVER, tasks live but nothing can ever wake one (they
+ * are listed on stderr). -EINVAL: the runtime has workers of its own. -EPERM:
+ * from inside a coroutine. -EBUSY: another thread is driving. */
+FLOW_API int flow_drive(flow_deadline deadline);
+
+/* How the machine let us start. Text fields are static. */
+struct flow_info {
+    size_t size;               /* sizeof(struct flow_info), set by the caller */
+    int workers;               /* worker threads */
+    int cpus;                  /* CPUs this process may use */
+    double cpu_quota;          /* CPUs granted by cgroup cpu.max; 0 if unlimited */
+    int nodes;                 /* memory nodes this process may use */
+    int pinned;                /* workers that could be pinned */
+    const char *guard;         /* "madvise", "mprotect", "canary" */
+    const char *memory_policy; /* "bound", "first-touch" */
+    const char *rcu;           /* liburcu flavour and how it orders readers */
+    const char *version;       /* of this library */
+    const char *libnuma;       /* "2" */
+    const char *liburcu;       /* "0.13" */
+    size_t stack_bytes;        /* the default class */
+    size_t stack_reserve_bytes;/* address space reserved for stacks */
+};
+
+/* Fills *info. -EINVAL if info->size is not known, -ESHUTDOWN if nothing runs.
+ * From anywhere; never suspends. */
+FLOW_API int flow_info(struct flow_info *info);
+
+/* Writes one line per live task to fd: id, name, state, what it waits for,
+ * worker, stack class, the address it was spawned from; then a summary. Tasks may come
+ * and go meanwhile. Returns the number of tasks written or a negative errno. From anywhere; never
+ * suspends (but write(2) may block). */
+FLOW_API int flow_dump(int fd);
+
+FLOW_END_DECLS
+
+#endif

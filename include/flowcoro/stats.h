@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Counters. Each is written by one worker and may be read at any time from
+ * anywhere; a sum over workers is exact once the runtime is at rest. */
+#ifndef FLOWCORO_STATS_H
+#define FLOWCORO_STATS_H
+
+#include <flowcoro/base.h>
+
+FLOW_BEGIN_DECLS
+
+struct flow_worker_stats {
+    uint64_t spawned;       /* tasks created by this worker */
+    uint64_t finished;      /* tasks that ended here, cancelled ones among them */
+    uint64_t dispatches;    /* tasks started or resumed by the scheduler, or run by a join */
+    uint64_t started_now;   /* flow_spawn_now calls */
+    uint64_t switches;      /* changes of stack */
+    uint64_t steals;        /* successful visits to another worker's queue */
+    uint64_t stolen;        /* tasks taken by them */
+    uint64_t parks;         /* times the worker slept */
+    uint64_t wakes;         /* sleeping workers it woke */
+    uint64_t timers_armed;
+    uint64_t timers_fired;
+    uint64_t stacks_taken;  /* stacks handed out */
+    uint64_t stacks_returned;
+    uint64_t overflows;     /* times its queue was full and half went to the shared one */
+    uint64_t remote_wakes;  /* wake-ups sent to other workers */
+    uint64_t no_stack;      /* tasks that ended with -ENOMEM because no stack could be had */
+};
+
+struct flow_stats {
+    size_t size;                    /* sizeof(struct flow_stats), set by the caller */
+    int workers;                    /* how many there are */
+    uint64_t live;                  /* spawned and not finished */
+    struct flow_worker_stats total; /* the sum, with foreign threads' share */
+    uint64_t foreign_spawned;       /* part of total.spawned */
+    uint64_t foreign_wakes;         /* part of total.wakes */
+    uint64_t stacks_mapped;         /* stack slots that exist, in use or cached */
+    uint64_t stacks_trimmed;        /* times a cached stack gave its pages back */
+    uint64_t offloaded;             /* blocking calls begun on helper threads */
+    uint64_t offload_threads;       /* helper threads alive */
+    uint64_t guard_failures;        /* stacks refused because they could not be guarded */
+    uint64_t bind_failures;         /* node bindings refused by the system */
+    uint64_t reclaim_pending;       /* objects that wait for an RCU grace period */
+};
+
+/* Fills *stats. -EINVAL if stats->size is not known, -ESHUTDOWN if nothing
+ * runs. From anywhere; never suspends. */
+FLOW_API int flow_stats(struct flow_stats *stats);
+
+/* One worker's counters, worker from 0. -EINVAL if there is no such worker. */
+FLOW_API int flow_stats_worker(int worker, struct flow_worker_stats *stats);
+
+FLOW_END_DECLS
+
+#endif

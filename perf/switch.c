@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The bare change of stacks, without a scheduler: what everything else costs at least.
+ *
+ * Measured on the routines of core/arch/switch.h themselves, which is why this program needs the
+ * static library. "There and back" is a pair of flow__switch between two contexts, as other libraries
+ * give it. "Call and return" is flow__call of a function that ends without ever having switched: what a
+ * task that never suspends pays for its stack. A plain call through a pointer is there for scale.
+ * No runtime is started: everything happens on the main thread, which is not pinned. */
+#include "core/arch/switch.h"
+#include "perf/bench.h"
+
+#define STACK_BYTES (64 * 1024)
+
+static _Alignas(64) char stack[STACK_BYTES];
+
+struct bouncer {
+    struct flow__context outside, inside;
+};
+
+/* Adds one to whatever it is given; is never left for good, since it has been switched away from. */
+static long bounce(void *arg)
+{
+    struct bouncer *b = arg;
+    long value = 0;
+
+    for (;;)
+        value = flow__switch(&b->inside, &b->outside, value + 1);
+    return 0;
+}
+
+static int64_t time_switches(struct bouncer *b, uint64_t n)
+{
+    long value = 0;
+    int64_t start = bench_now();
+
+    for (uint64_t i = 0; i < n; i++)
+        value = flow__switch(&b->outside, &b->inside, value);
+    start = bench_now() - start;
+    bench_check((uint64_t)value == n, "%ld of %ld switches came back", value, (long)n);
+    return start;
+}
+
+static void run_switch(const struct bench_run *run)
+{
+    struct bouncer b;
+    long first = flow__call(&b.outside, stack + STACK_BYTES, bounce, &b);
+
+    bench_check(first == 1, "flow__call gave %ld", first);
+    time_switches(&b, run->n / 10 + 1);
+    bench_value("switch there and back", run->n, "ns",
+                (double)time_switches(&b, run->n) / (double)run->n);
+}
+
+static long add_one(void *arg)
+{
+    return *(long *)arg + 1;
+}
+
+static int64_t time_calls(uint64_t n)
+{
+    struct flow__context from;
+    long value = 0;
+    int64_t start = bench_now();
+
+    for (uint64_t i = 0; i < n; i++)
+        value = flow__call(&from, stack + STACK_BYTES, add_one, &value);
+    start = bench_now() - start;
+    bench_check((uint64_t)value == n, "%ld of %ld calls returned", value, (long)n);
+    return start;
+}
+
+static void run_call(const struct bench_run *run)
+{
+    time_calls(run->n / 10 + 1);
+    bench_value("call on another stack and return", run->n, "ns",
+                (double)time_calls(run->n) / (double)run->n);
+}
+
+static int64_t time_plain(uint64_t n)
+{
+    long (*volatile function)(void *) = add_one; /* volatile: or it would be inlined */
+    long value = 0;
+    int64_t start = bench_now();
+
+    for (uint64_t i = 0; i < n; i++)
+        value = function(&value);
+    start = bench_now() - start;
+    bench_check((uint64_t)value == n, "%ld of %ld calls returned", value, (long)n);
+    return start;
+}
+
+static void run_plain(const struct bench_run *run)
+{
+    time_plain(run->n / 10 + 1);
+    bench_value("plain call through a pointer", run->n, "ns",
+                (double)time_plain(run->n) / (double)run->n);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bench_case cases[] = {
+        {"switch", run_switch, 20000000, 2000000, .no_workers = true},
+        {"call", run_call, 20000000, 2000000, .no_workers = true},
+        {"plain", run_plain, 20000000, 2000000, .no_workers = true},
+    };
+    static const struct bench_suite suite = {
+        .name = "switch",
+        .about = "changing stacks without a scheduler",
+        .runs = 7,
+        .cases = cases,
+        .n_cases = BENCH_COUNT(cases),
+    };
+
+    return bench_main(argc, argv, &suite);
+}

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Timers: those that never fire, and how late the others do.
+ *
+ * Most deadlines of a server are taken back before they come, so the first question is what a cancel and a
+ * re-arm cost while many are armed. It is asked twice:
+ *   "wheel" calls core/timer.h itself, as a worker does, hence the static library; on the
+ *       main thread, which is not pinned;
+ *   "waiters" goes through the public interface: tasks wait in flow_suspend with a deadline an hour away;
+ *       waking one cancels its timer, and it suspends again with a new one. The same without a
+ *       deadline, on the same tasks, shows what of this is the timer's.
+ * Timers are visited in an order that no prefetcher guesses, as answers of clients come.
+ *
+ * Then lateness: sleeps of 900 us one after the other (a span shorter than a tick of most clocks);
+ * 100,000 tasks that each sleep 10 to 50 ms; and 100,000 that were armed beforehand and
+ * expire spread over 40 ms. Nobody may ever wake early, which is checked at every sleep. */
+#include "core/timer.h"
+#include "perf/bench.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+/* An offset below span, the same one for the same i, evenly spread and in no order. */
+static int64_t spread(uint64_t i, int64_t span)
+{
+    uint32_t mixed = (uint32_t)i * 2654435761u;
+
+    return (int64_t)((unsigned __int128)mixed * (uint64_t)span >> 32);
+}
+
+/* ---- the wheel alone ---- */
+
+/* Deadlines of 10 to 60 seconds, while time passes: one microsecond per operation. */
+static int64_t time_rearming(struct flow__timers *wheel, struct flow__timer *timers, uint64_t n,
+                             uint64_t ops, int64_t *clock)
+{
+    uint64_t stride = bench_stride(n), at = 0;
+    int64_t start = bench_now();
+
+    for (uint64_t i = 0; i < ops; i++) {
+        at += stride;
+        at -= at >= n ? n : 0;
+        flow__timer_remove(wheel, &timers[at]);
+        flow__timer_add(wheel, &timers[at], *clock + FLOW_S(10) + spread(i, FLOW_S(50)));
+        *clock += FLOW_US(1);
+    }
+    return bench_now() - start;
+}
+
+static void run_wheel(const struct bench_run *run)
+{
+    struct flow__timers *wheel = bench_array(1, sizeof *wheel);
+    struct flow__timer *timers = bench_array(run->n, sizeof *timers);
+    uint64_t ops = run->quick ? 200000 : 2000000;
+    int64_t clock = bench_now(), elapsed;
+
+    flow__timers_init(wheel, clock);
+    bench_check(!flow__timers_reserve(wheel, (uint32_t)run->n), "no memory for the heap");
+    for (uint64_t i = 0; i < run->n; i++)
+        flow__timer_add(wheel, &timers[i], clock + FLOW_S(10) + spread(i, FLOW_S(50)));
+    time_rearming(wheel, timers, run->n, ops / 4, &clock);
+    elapsed = time_rearming(wheel, timers, run->n, ops, &clock);
+
+    bench_check(wheel->armed == run->n, "%u timers are armed", (unsigned)wheel->armed);
+    for (uint64_t i = 0; i < run->n; i++)
+        flow__timer_remove(wheel, &timers[i]);
+    bench_check(!wheel->armed && flow__timers_next(wheel) == INT64_MAX, "the wheel is not empty");
+    flow__timers_free(wheel);
+    bench_value("wheel: cancel + re-arm", run->n, "ns", (double)elapsed / (double)ops);
+}
+
+/* ---- the same through flow_suspend ---- */
+
+#define WAKES_AT_ONCE 64
+
+static struct {
+    uint64_t n;
+    uint64_t sample; /* how many of the n are woken again and again */
+    flow_waker *wakers;
+    flow_task *tasks;
+    _Atomic int64_t deadline; /* of the next suspension; FLOW_FOREVER for none */
+    _Atomic bool end;
+    uint64_t parked; /* what the tally is when all wait */
+    double with_ns, without_ns;
+} waiters;
+
+static int publish(flow_waker waker, void *arg)
+{
+    waiters.wakers[(uintptr_t)arg] = waker;
+    bench_tally();
+    return 0;
+}
+
+static flow_result waiter(void *arg)
+{
+    while (!atomic_load_explicit(&waiters.end, memory_order_relaxed)) {
+        int64_t deadline = atomic_load_explicit(&waiters.deadline, memory_order_relaxed);
+        int r;
+
+        if (deadline != FLOW_FOREVER)
+            deadline += spread((uintptr_t)arg, FLOW_S(60));
+        r = flow_suspend(publish, arg, deadline);
+        bench_check(!r, "flow_suspend: %d", r);
+    }
+    return flow_ok(NULL);
+}
+
+static void wait_until_parked(void)
+{
+    while (bench_tally_sum() < waiters.parked) {
+        int r = flow_yield();
+
+        bench_check(!r, "flow_yield: %d", r);
+    }
+}
+
+static void start_waiters(void)
+{
+    for (uint64_t i = 0; i < waiters.n; i++) {
+        int r = flow_spawn(&waiters.tasks[i], waiter, (void *)(uintptr_t)i);
+
+        bench_check(!r, "flow_spawn: %d", r);
+        waiters.parked++;
+        if (i % 1024 == 1023)
+            wait_until_parked();
+    }
+    wait_until_parked();
+}
+
+/* Wakes every one of the sample, which then suspends again; a few at a time, so that wakes are
+ * neither alone nor all in one queue. */
+static int64_t wake_sample(int64_t deadline)
+{
+    uint64_t stride = bench_stride(waiters.sample), at = 0, in_batch = 0;
+    int64_t start = bench_now();
+
+    atomic_store_explicit(&waiters.deadline, deadline, memory_order_relaxed);
+    for (uint64_t i = 0; i < waiters.sample; i++) {
+        int r;
+
+        at += stride;
+        at -= at >= waiters.sample ? waiters.sample : 0;
+        r = flow_wake(waiters.wakers[at]);
+        bench_check(!r, "flow_wake: %d", r);
+        waiters.parked++;
+        if (++in_batch == WAKES_AT_ONCE) {
+            wait_until_parked();
+            in_batch = 0;
+        }
+    }
+    wait_until_parked();
+    return bench_now() - start;
+}
+
+static void end_waiters(void)
+{
+    atomic_store_explicit(&waiters.end, true, memory_order_relaxed);
+    for (uint64_t i = 0; i < waiters.n; i++) {
+        int r = flow_wake(waiters.wakers[i]);
+
+        bench_check(!r, "flow_wake: %d", r);
+    }
+    for (uint64_t i = 0; i < waiters.n; i++) {
+        flow_result result;
+        int r = flow_join(waiters.tasks[i], &result, FLOW_FOREVER);
+
+        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
+    }
+}
+
+/* Alternates with and without a deadline. The first pass after each change is not counted: it still
+ * meets what the passes before it armed. */
+static flow_result waiters_root(void *arg)
+{
+    const struct bench_run *run = arg;
+    uint64_t passes = (run->quick ? 50000 : 400000) / waiters.sample + 1;
+    int64_t far = flow_after(FLOW_S(3600)), with = 0, without = 0;
+    struct flow_stats before, after;
+
+    waiters.deadline = far;
+    start_waiters();
+    before = bench_stats();
+    for (uint64_t i = 0; i < passes; i++) {
+        wake_sample(far);
+        with += wake_sample(far);
+        wake_sample(FLOW_FOREVER);
+        without += wake_sample(FLOW_FOREVER);
+    }
+    after = bench_stats();
+    bench_check(after.total.timers_armed - before.total.timers_armed + (uint64_t)run->workers >=
+                    2 * passes * waiters.sample,
+                "%llu timers were armed",
+                (unsigned long long)(after.total.timers_armed - before.total.timers_armed));
+    bench_check(after.total.timers_fired == before.total.timers_fired,
+                "a timer of an hour has fired");
+    waiters.with_ns = (double)with / (double)(passes * waiters.sample);
+    waiters.without_ns = (double)without / (double)(passes * waiters.sample);
+    end_waiters();
+    return flow_ok(NULL);
+}
+
+static void run_waiters(const struct bench_run *run)
+{
+    struct flow_options options = FLOW_OPTIONS_INIT;
+
+    waiters.n = run->n;
+    waiters.sample = run->n < 100000 ? run->n : 100000;
+    waiters.wakers = bench_array(run->n, sizeof *waiters.wakers);
+    waiters.tasks = bench_array(run->n, sizeof *waiters.tasks);
+    options.stack_bytes = (size_t)16 * 1024;
+    bench_need_memory(run->n * 5000);
+    bench_in_coroutine(run, &options, waiters_root, (void *)run);
+    bench_value("waiters: wake + suspend again", run->n, "ns", waiters.with_ns);
+    bench_value("waiters: the same without deadline", run->n, "ns", waiters.without_ns);
+    bench_value("waiters: cancel + re-arm, the difference", run->n, "ns",
+                waiters.with_ns - waiters.without_ns);
+}
+
+/* ---- 900 us, again and again ---- */
+
+struct sleeps {
+    uint64_t n;
+    int64_t *late;
+};
+
+static flow_result sleep_in_turn(void *arg)
+{
+    struct sleeps *s = arg;
+
+    for (uint64_t i = 0; i < s->n; i++) {
+        int64_t start = flow_now();
+        int r = flow_sleep(FLOW_US(900));
+
+        s->late[i] = flow_now() - start - FLOW_US(900);
+        bench_check(!r, "flow_sleep: %d", r);
+        bench_check(s->late[i] >= 0, "woke %lld ns early", (long long)-s->late[i]);
+    }
+    return flow_ok(NULL);
+}
+
+static void run_sleeps(const struct bench_run *run)
+{
+    struct sleeps s = {.n = run->n, .late = bench_array(run->n, sizeof *s.late)};
+
+    bench_in_coroutine(run, NULL, sleep_in_turn, &s);
+    bench_sort(s.late, s.n);
+    bench_value("sleep of 900 us: late by, p50", s.n, "us",
+                (double)bench_percentile(s.late, s.n, 50) / 1e3);
+    bench_value("sleep of 900 us: late by, p99", s.n, "us",
+                (double)bench_percentile(s.late, s.n, 99) / 1e3);
+    bench_value("sleep of 900 us: late by, least", s.n, "us", (double)s.late[0] / 1e3);
+}
+
+/* ---- many sleepers ---- */
+
+enum { COLD, WARM, ROUNDS };
+
+static struct {
+    uint64_t n;
+    flow_task *tasks;
+    int64_t *late; /* of each task */
+    int64_t base;  /* "armed beforehand": deadlines are counted from here */
+    int64_t done_ns[ROUNDS];
+    int64_t most_late_ns[ROUNDS], last_late_ns[ROUNDS];
+} sleepers;
+
+static void spawn_sleepers(flow_fn fn)
+{
+    for (uint64_t i = 0; i < sleepers.n; i++) {
+        int r = flow_spawn(&sleepers.tasks[i], fn, (void *)(uintptr_t)i);
+
+        bench_check(!r, "flow_spawn: %d", r);
+    }
+}
+
+static void join_sleepers(void)
+{
+    for (uint64_t i = 0; i < sleepers.n; i++) {
+        flow_result result;
+        int r = flow_join(sleepers.tasks[i], &result, FLOW_FOREVER);
+
+        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
+        bench_check(result.u64 == i, "a wrong result");
+        bench_check(sleepers.late[i] >= 0, "woke %lld ns early", (long long)-sleepers.late[i]);
+    }
+}
+
+static flow_result sleep_a_while(void *arg)
+{
+    uint64_t i = (uintptr_t)arg;
+    int64_t span = FLOW_MS(10) + spread(i, FLOW_MS(40)), start = flow_now();
+    int r = flow_sleep(span);
+
+    sleepers.late[i] = flow_now() - start - span;
+    bench_check(!r, "flow_sleep: %d", r);
+    return flow_ok_u64(i);
+}
+
+static flow_result sleepers_root(void *unused)
+{
+    (void)unused;
+    for (int round = COLD; round < ROUNDS; round++) {
+        int64_t start = bench_now();
+
+        spawn_sleepers(sleep_a_while);
+        join_sleepers();
+        sleepers.done_ns[round] = bench_now() - start;
+    }
+    return flow_ok(NULL);
+}
+
+static void prepare_sleepers(const struct bench_run *run)
+{
+    sleepers.n = run->n;
+    sleepers.tasks = bench_array(run->n, sizeof *sleepers.tasks);
+    sleepers.late = bench_array(run->n, sizeof *sleepers.late);
+    bench_need_memory(run->n * 5000);
+}
+
+static void run_sleepers(const struct bench_run *run)
+{
+    prepare_sleepers(run);
+    bench_in_coroutine(run, NULL, sleepers_root, NULL);
+    bench_value("n sleep 10-50 ms: until all are done, cold", run->n, "ms",
+                (double)sleepers.done_ns[COLD] / 1e6);
+    bench_value("n sleep 10-50 ms: until all are done, warm", run->n, "ms",
+                (double)sleepers.done_ns[WARM] / 1e6);
+}
+
+#define EXPIRY_SPAN FLOW_MS(40)
+
+static flow_result sleep_until_mine(void *arg)
+{
+    uint64_t i = (uintptr_t)arg;
+    int64_t deadline = sleepers.base + spread(i, EXPIRY_SPAN);
+    int r;
+
+    bench_tally();
+    r = flow_sleep_until(deadline);
+    sleepers.late[i] = flow_now() - deadline;
+    bench_check(!r, "flow_sleep_until: %d", r);
+    return flow_ok_u64(i);
+}
+
+/* Has everybody asleep a while before the first deadline, or tries again with more time. */
+static void expire_once(int round, uint64_t *asleep)
+{
+    for (int64_t lead = FLOW_MS(300);; lead *= 2) {
+        bool in_time;
+        int r;
+
+        bench_check(lead < FLOW_S(60), "the sleepers do not come to rest");
+        sleepers.base = flow_after(lead);
+        *asleep += sleepers.n;
+        spawn_sleepers(sleep_until_mine);
+        r = flow_sleep_until(sleepers.base - FLOW_MS(50));
+        bench_check(!r, "flow_sleep_until: %d", r);
+        in_time = bench_tally_sum() == *asleep && flow_now() < sleepers.base - FLOW_MS(20);
+        join_sleepers();
+        if (in_time)
+            break;
+    }
+    for (uint64_t i = 0; i < sleepers.n; i++) {
+        int64_t after_last = sleepers.late[i] + spread(i, EXPIRY_SPAN) - EXPIRY_SPAN;
+
+        if (i == 0 || sleepers.late[i] > sleepers.most_late_ns[round])
+            sleepers.most_late_ns[round] = sleepers.late[i];
+        if (i == 0 || after_last > sleepers.last_late_ns[round])
+            sleepers.last_late_ns[round] = after_last;
+    }
+}
+
+static flow_result expiry_root(void *unused)
+{
+    uint64_t asleep = 0;
+
+    (void)unused;
+    for (int round = COLD; round < ROUNDS; round++)
+        expire_once(round, &asleep);
+    return flow_ok(NULL);
+}
+
+static void run_expiry(const struct bench_run *run)
+{
+    prepare_sleepers(run);
+    bench_in_coroutine(run, NULL, expiry_root, NULL);
+    bench_value("n expire over 40 ms: the last one late by", run->n, "ms",
+                (double)sleepers.last_late_ns[WARM] / 1e6);
+    bench_value("n expire over 40 ms: any one late by", run->n, "ms",
+                (double)sleepers.most_late_ns[WARM] / 1e6);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct bench_case cases[] = {
+        {"wheel 1 K", run_wheel, 1000, 1, .fixed_n = true, .no_workers = true},
+        {"wheel 100 K", run_wheel, 100000, 1, .fixed_n = true, .no_workers = true},
+        {"wheel 1 M", run_wheel, 1000000, 1, .fixed_n = true, .no_workers = true},
+        {"waiters 1 K", run_waiters, 1000, 1, .fixed_n = true},
+        {"waiters 100 K", run_waiters, 100000, 1, .fixed_n = true},
+        {"waiters 1 M", run_waiters, 1000000, 0, .fixed_n = true},
+        {"900 us", run_sleeps, 1000, 200},
+        {"sleepers", run_sleepers, 100000, 20000},
+        {"expiry", run_expiry, 100000, 20000},
+    };
+    static const struct bench_suite suite = {
+        .name = "timers",
+        .about = "cancel and re-arm with n armed; lateness; many sleepers",
+        .runs = 5,
+        .cases = cases,
+        .n_cases = BENCH_COUNT(cases),
+    };
+
+    return bench_main(argc, argv, &suite);
+}

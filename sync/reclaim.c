@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * liburcu behind our names. Deferred frees are collected until a batch is full;
+ * the thread that fills it waits for one grace period for all of it. That thread
+ * may be a worker: it happens once in 256 named tasks and takes some
+ * microseconds with membarrier. No call_rcu, hence no helper thread and nothing to mend after fork. */
+#include "sync/reclaim.h"
+
+#include "sync/lock.h"
+
+#include <urcu/urcu-memb.h>
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define BATCH 256
+
+static struct {
+    struct flow__lock lock;
+    unsigned n;
+    void *object[BATCH];
+    flow__atomic(uint64_t) pending;
+} deferred;
+
+void flow__reclaim_register(void)
+{
+    urcu_memb_register_thread();
+}
+
+void flow__reclaim_unregister(void)
+{
+    urcu_memb_unregister_thread();
+}
+
+void flow__reclaim_enter(void)
+{
+    urcu_memb_read_lock();
+}
+
+void flow__reclaim_leave(void)
+{
+    urcu_memb_read_unlock();
+}
+
+bool flow__reclaim_inside(void)
+{
+    return urcu_memb_read_ongoing();
+}
+
+void flow__reclaim_wait(void)
+{
+    urcu_memb_synchronize_rcu();
+}
+
+static void free_all(void **object, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        flow__sys.release(object[i]);
+    fetch_sub_relaxed(&deferred.pending, n);
+}
+
+void flow__reclaim_later(void *p)
+{
+    void *full[BATCH];
+
+    fetch_add_relaxed(&deferred.pending, 1);
+    flow__lock(&deferred.lock);
+    deferred.object[deferred.n++] = p;
+    if (deferred.n < BATCH) {
+        flow__unlock(&deferred.lock);
+        return;
+    }
+    __builtin_memcpy(full, deferred.object, sizeof full);
+    deferred.n = 0;
+    flow__unlock(&deferred.lock);
+    urcu_memb_synchronize_rcu();
+    free_all(full, BATCH);
+}
+
+void flow__reclaim_drain(void)
+{
+    urcu_memb_synchronize_rcu();
+    flow__lock(&deferred.lock);
+    free_all(deferred.object, deferred.n);
+    deferred.n = 0;
+    flow__unlock(&deferred.lock);
+}
+
+uint64_t flow__reclaim_pending(void)
+{
+    return load_relaxed(&deferred.pending);
+}
+
+const char *flow__reclaim_flavour(void)
+{
+    long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+
+    return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) ? "memb, membarrier"
+                                                                          : "memb, fences";
+}

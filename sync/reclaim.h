@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Userspace RCU (liburcu, flavour "memb"): the only door to it.
+ *
+ * Readers are threads, not coroutines: a section never contains a switch. What is
+ * read under it: the runtime itself (flow_stop waits for a grace period before it takes the region of
+ * control blocks away), and the details of tasks (names), which a dump reads while tasks end.
+ * memb, and not qsbr, so that one worker in a long coroutine, or asleep, holds up nobody.
+ *
+ * Every call but flow__reclaim_later and _wait may be made by any registered thread;
+ * these two not within a section. */
+#ifndef FLOW_SYNC_RECLAIM_H
+#define FLOW_SYNC_RECLAIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void flow__reclaim_register(void);   /* this thread will read */
+void flow__reclaim_unregister(void);
+
+void flow__reclaim_enter(void); /* read-side section; nests */
+void flow__reclaim_leave(void);
+bool flow__reclaim_inside(void);
+
+/* Frees p (from flow__sys.allocate) after a grace period. Collected in batches; any
+ * thread. Waits for the reclaimer when too much is pending. */
+void flow__reclaim_later(void *p);
+
+/* Returns when every section that was open has been left. */
+void flow__reclaim_wait(void);
+
+/* Frees all that is pending; no reader may be left that looks at it. */
+void flow__reclaim_drain(void);
+
+/* How many objects wait for their grace period. */
+uint64_t flow__reclaim_pending(void);
+
+/* "memb, membarrier" or "memb, fences". */
+const char *flow__reclaim_flavour(void);
+
+#endif

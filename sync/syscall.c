@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The real entries of the system-call table. Runs on any thread; owns nothing. */
+#include "sync/syscall.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int real_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+{
+    struct timespec at = {deadline / 1000000000, deadline % 1000000000};
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                     deadline == INT64_MAX ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY);
+
+    return r < 0 ? -errno : 0;
+}
+
+static int real_futex_wake(flow__atomic(uint32_t) *word, int n)
+{
+    long r = syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+
+    return r < 0 ? -errno : (int)r;
+}
+
+static int64_t real_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void *real_map(size_t bytes, int prot, int flags)
+{
+    void *p = mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static int real_unmap(void *start, size_t bytes)
+{
+    return munmap(start, bytes) ? -errno : 0;
+}
+
+static int real_protect(void *start, size_t bytes, int prot)
+{
+    return mprotect(start, bytes, prot) ? -errno : 0;
+}
+
+static int real_advise(void *start, size_t bytes, int advice)
+{
+    return madvise(start, bytes, advice) ? -errno : 0;
+}
+
+static void *real_allocate(size_t bytes)
+{
+    return calloc(1, bytes);
+}
+
+/* Threads of ours take no asynchronous signals: those belong to the program's own
+ * threads. Blocked before the thread exists, so that there is no gap. */
+static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
+{
+    sigset_t block, before;
+    pthread_attr_t attributes;
+    int r = pthread_attr_init(&attributes);
+
+    if (r)
+        return -r;
+    if (stack_bytes)
+        pthread_attr_setstacksize(&attributes, stack_bytes);
+    sigfillset(&block);
+    sigdelset(&block, SIGSEGV);
+    sigdelset(&block, SIGBUS);
+    sigdelset(&block, SIGFPE);
+    sigdelset(&block, SIGILL);
+    sigdelset(&block, SIGTRAP);
+    sigdelset(&block, SIGABRT);
+    sigdelset(&block, SIGSYS);
+    pthread_sigmask(SIG_SETMASK, &block, &before);
+    r = pthread_create(thread, &attributes, run, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return -r;
+}
+
+#define REAL_CALLS                                                                                 \
+    {                                                                                              \
+        real_futex_wait, real_futex_wake, real_now, real_map, real_unmap, real_protect,            \
+            real_advise, real_allocate, free, real_thread_create                                   \
+    }
+
+struct flow__syscalls flow__sys = REAL_CALLS;
+const struct flow__syscalls flow__sys_real = REAL_CALLS;
