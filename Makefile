@@ -41,6 +41,9 @@ DEPS_CFLAGS = $(eval DEPS_CFLAGS := $(filter-out -I/usr/include/%-linux-gnu, \
 	$(call pkg,--cflags numa liburcu-memb)))$(DEPS_CFLAGS)
 DEPS_LIBS   = $(eval DEPS_LIBS := $(call pkg,--libs numa liburcu-memb,-lnuma -lurcu-memb -lurcu-common))$(DEPS_LIBS)
 
+DEPS_VERSIONS = $(eval DEPS_VERSIONS := -DFLOW__LIBNUMA_VERSION='"$(call pkg,--modversion numa,unknown)"' \
+	-DFLOW__LIBURCU_VERSION='"$(call pkg,--modversion liburcu-memb,unknown)"')$(DEPS_VERSIONS)
+
 # --- flags ---------------------------------------------------------------------------
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
@@ -58,7 +61,7 @@ else
 MODE := $(if $(DEBUG),-O1,$(RELEASE))
 endif
 
-CPPFLAGS_ALL = -Iinclude -I. -D_GNU_SOURCE $(if $(DEBUG),-DFLOW_DEBUG) $(DEPS_CFLAGS) $(CPPFLAGS)
+CPPFLAGS_ALL = -Iinclude -I. -D_GNU_SOURCE $(if $(DEBUG),-DFLOW_DEBUG) $(DEPS_CFLAGS) $(DEPS_VERSIONS) $(CPPFLAGS)
 CFLAGS_ALL   = $(CPPFLAGS_ALL) -std=gnu11 -g -fPIC -fvisibility=hidden -ftls-model=initial-exec -pthread \
 	$(WARNINGS) $(HARDEN) $(HARDEN_$(ARCH)) $(MODE) $(CFLAGS)
 LDFLAGS_ALL  = -pthread $(MODE) -Wl,-z,relro,-z,now,-z,noexecstack $(CFLAGS) $(LDFLAGS)

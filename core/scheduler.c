@@ -639,8 +639,8 @@ static void park(struct flow__worker *w, int64_t deadline)
             doze(w);
         return;
     }
-    flow__tell_quiet();
     flow__count(w, parks);
+    flow__tell_quiet();
     became = flow__parker_sleep(&w->parker, &rt->idle, w->index, deadline);
     w->searching = became == FLOW__SUMMONED;
 }
@@ -704,6 +704,8 @@ void *flow__worker_main(void *worker)
     flow__reclaim_unregister();
     flow__thread_end(w);
     flow__owned_worker = NULL;
+    fetch_add_seq(&flow__runtime.threads_left, 1);
+    flow__tell_quiet();
     return NULL;
 }
 

@@ -69,7 +69,6 @@ enum flow__why { /* what a task waits for; for dumps */
     FLOW__WHY_SLEEP,
     FLOW__WHY_WAKER,
     FLOW__WHY_OFFLOAD,
-    FLOW__WHY_LANE,
 };
 
 #define FLOW__NAME_BYTES 32

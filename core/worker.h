@@ -74,6 +74,7 @@ struct flow__worker {
     int index, node, cpu_id;
     bool pinned;
     pthread_t thread;
+    void *signal_stack;
 
     /* The LIFO slot: written by the owner, emptied by anyone. lifo_pushes lets a
      * thief tell an entry that lies from one that was replaced. */
@@ -118,7 +119,8 @@ struct flow__runtime {
     struct flow__idle idle;
     struct flow__shared_queue queue;
     flow__atomic(bool) workers_end; /* asks the worker threads to leave */
-    flow__atomic(int) in_coroutine; /* workers that have not left */
+    flow__atomic(int) threads_left; /* workers that have followed it */
+    flow__atomic(int) pinned;
 
     /* What foreign threads do, under foreign_lock: no worker ever takes it while others wait. */
     struct flow__lock foreign_lock;
@@ -132,8 +134,10 @@ struct flow__runtime {
     flow__atomic(int) quiet_waiters;
 
     flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
+    flow__atomic(uint64_t) offloads_running; /* of these, past their deadline but not abandoned */
+    flow__atomic(uint64_t) offloaded;
+    flow__atomic(uint32_t) offload_threads;
     flow__atomic(uint64_t) bind_failures;
-    flow__atomic(bool) stop_requested;
     flow__atomic(uint32_t) driver;        /* 1 while a thread drives */
 };
 
@@ -294,6 +298,7 @@ void flow__free_task(struct flow__worker *w, struct flow__task *t);
 
 /* ---- thread.c: what a worker's thread needs of the system ---- */
 
+void flow__process_begin(void); /* once in a process */
 void flow__thread_begin(struct flow__worker *w);
 void flow__thread_end(struct flow__worker *w);
 
@@ -303,6 +308,10 @@ void flow__thread_end(struct flow__worker *w);
  * taking the memory away. 0, -ESHUTDOWN or -ENOTSUP. */
 int flow__foreign_enter(void);
 void flow__foreign_leave(void);
+
+/* Says that the calling thread waits in flow_run or drives, and is nobody who might yet
+ * wake a task of its own accord; or that this is over. */
+bool flow__foreign_stands_by(bool yes); /* returns what held before */
 
 /* A block that stands for this thread in a blocking call. NULL: no memory. Within enter/leave. */
 struct flow__task *flow__foreign_self(void);

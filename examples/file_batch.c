@@ -70,7 +70,7 @@ static int open_file(struct job *job)
     int fd = open(job->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int error = fstat(fd, &status) ? -errno : S_ISREG(status.st_mode) ? 0 : -EINVAL;
+    int error = fstat(fd, &status) ? -errno : S_ISREG(status.st_mode) ? 0 : -EMEDIUMTYPE;
     if (error) {
         close(fd);
         return error;
@@ -397,7 +397,8 @@ int main(int argc, char **argv)
             fputs(help, stdout);
             return EXIT_SUCCESS;
         default:
-            return usage_error("wrong usage", "");
+            fputs("Try: file_batch --help\n", stderr); /* getopt has said what is wrong */
+            return 2;
         }
     }
     if (optind == argc)

@@ -32,9 +32,8 @@ struct bench_case {
     void (*run)(const struct bench_run *run);
     uint64_t n;
     uint64_t quick_n; /* n with --quick; 0 leaves the case out */
-    bool
-        fixed_n; /* n is what the case is about: --n leaves out what is larger, and changes nothing else */
-    bool no_workers; /* needs no runtime, so it is run once and not for each number of workers */
+    bool fixed_n;     /* the case is about this n: --n may only leave it out, as too large */
+    bool no_workers;  /* needs no runtime: run once and not for each number of workers */
 };
 
 struct bench_suite {
@@ -52,7 +51,7 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite);
 
 /* ---- for cases: results; from the case's own thread, never in a coroutine (a small stack) ---- */
 
-/* One measured value. Name and unit say what; values of all runs with the same name, n and unit make a row. */
+/* One measured value. Name and unit say what; values with the same name, n and unit make a row. */
 void bench_value(const char *name, uint64_t n, const char *unit, double value);
 
 /* Something a reader of the figures should know; repeated ones are printed once. */
@@ -78,8 +77,8 @@ int64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
 /* Makes the compiler believe that value is used and that memory may have changed. */
 #define bench_keep(value) __asm__ volatile("" : : "g"(value) : "memory")
 
-/* n zeroed elements, in memory that has been touched: no page fault in a timed loop, and none of it in the
- * growth of memory between two samples. Lives as long as the process. */
+/* n zeroed elements, in memory that has been touched: no page fault in a timed loop, and none of it
+ * in the growth of memory between two samples. Lives as long as the process. */
 void *bench_array(uint64_t n, size_t element_bytes);
 
 /* Sorts, so that bench_percentile can look. */
@@ -116,8 +115,8 @@ void bench_in_coroutine(const struct bench_run *run, const struct flow_options *
 
 struct flow_stats bench_stats(void);
 
-/* Counts an event on the calling thread, whose line no other thread writes: a common counter would cost
- * two workers more than what they are measured at. Never suspends. */
+/* Counts an event on the calling thread, whose line no other thread writes: a common counter would
+ * cost two workers more than what they are measured at. Never suspends. */
 void bench_tally(void);
 
 /* The sum over all threads; what an event's thread wrote before it counted is seen. */

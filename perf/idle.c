@@ -2,10 +2,10 @@
  *
  * What a runtime costs that has nothing to do: processor time and wake-ups per second.
  *
- * One coroutine lives and sleeps for an hour, so the runtime has a timer to think of and may not simply
- * be off. The processor time is the whole process's, by getrusage. Wake-ups are voluntary context
- * switches of all its threads but the main one, which only sleeps and measures: each time a
- * thread wakes it must give the CPU up again. n is the number of seconds. */
+ * One coroutine lives and sleeps for an hour, so the runtime has a timer to think of and may not
+ * simply be off. The processor time is the whole process's, by getrusage. Wake-ups are voluntary
+ * context switches of all its threads but the main one, which only sleeps and measures: each time
+ * a thread wakes it must give the CPU up again. n is the number of seconds. */
 #include "perf/bench.h"
 
 #include <dirent.h>

@@ -2,14 +2,14 @@
  *
  * A million tasks queued by one coroutine, which then joins all of them: time and memory of each.
  *
- * The first batch of the process is cold: it pays for the page faults of a million control blocks. The
- * second one, in the same process, is warm.
+ * The first batch of the process is cold: it pays for the page faults of a million control blocks.
+ * The second one, in the same process, is warm.
  *
  * Memory is the growth of what is resident, over n. With one worker the coroutine that queues is
- * all that runs, so after the last flow_spawn every task is queued and none has begun: that is
- * the moment to look. With more workers others begin at once and there is no such moment;
- * there only the highest growth over the whole batch is given. The array of handles is the caller's,
- * lies in memory that was touched before, and has a row of its own. */
+ * all that runs, so after the last flow_spawn every task is queued and none has begun: that is the
+ * moment to look. With more workers others begin at once and there is no such moment; there only
+ * the highest growth over the whole batch is given. The array of handles is the caller's, lies in
+ * memory that was touched before, and has a row of its own. */
 #include "perf/bench.h"
 
 #define ROUNDS 2 /* cold, warm */

@@ -128,7 +128,7 @@ static struct loop measure(const struct bench_run *run, const char *name, flow_f
     return loop;
 }
 
-/* Another worker may count a task a moment after it has handed over its result: hence one less each. */
+/* Another worker may count a task just after it has handed over its result: one less for each. */
 static void check_count(const struct bench_run *run, uint64_t counted, const char *what)
 {
     bench_check(counted + (uint64_t)run->workers >= run->n, "%llu %s for %llu tasks",

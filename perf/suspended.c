@@ -4,8 +4,8 @@
  * they cost while they are there.
  *
  * Each parks in flow_suspend on a stack of the smallest class, 16 KiB, with a guard. Two ways in:
- * "spawn" queues them all, and the workers start them; "spawn_now" starts each from one
- * coroutine. Then every one is woken and joined. The first round of the process is cold: nearly all of its
+ * "spawn" queues them all, and the workers start them; "spawn_now" starts each from one coroutine.
+ * Then every one is woken and joined. The first round of the process is cold: nearly all of its
  * time goes into page faults and guards. The second round is warm.
  *
  * "All told" is what is resident plus the page tables for it, both as growth over n. Wakers and
@@ -61,8 +61,8 @@ static void start_all(void)
     }
 }
 
-/* Looks every 200 us, which adds that much at most to the time of all n. A queued task without a stack ends
- * and would never be counted. */
+/* Looks every 200 us, which adds that much at most to the time of all n. A queued task that gets no
+ * stack ends and would never be counted. */
 static void wait_until_parked(void)
 {
     while (bench_tally_sum() < all.parked) {

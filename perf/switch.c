@@ -3,10 +3,11 @@
  * The bare change of stacks, without a scheduler: what everything else costs at least.
  *
  * Measured on the routines of core/arch/switch.h themselves, which is why this program needs the
- * static library. "There and back" is a pair of flow__switch between two contexts, as other libraries
- * give it. "Call and return" is flow__call of a function that ends without ever having switched: what a
- * task that never suspends pays for its stack. A plain call through a pointer is there for scale.
- * No runtime is started: everything happens on the main thread, which is not pinned. */
+ * static library. "There and back" is a pair of flow__switch between two contexts, as other
+ * libraries give it. "Call and return" is flow__call of a function that ends without ever having
+ * switched: what a task that never suspends pays for its stack. A plain call through a pointer is
+ * there for scale. No runtime is started: everything happens on the main thread, which is not
+ * pinned. */
 #include "core/arch/switch.h"
 #include "perf/bench.h"
 
@@ -18,7 +19,7 @@ struct bouncer {
     struct flow__context outside, inside;
 };
 
-/* Adds one to whatever it is given; is never left for good, since it has been switched away from. */
+/* Adds one to whatever it is given. Having been switched away from, it must never return. */
 static long bounce(void *arg)
 {
     struct bouncer *b = arg;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * From a thread that is not a worker to a coroutine whose worker sleeps: the way of every event that comes
- * from outside, and mostly the kernel's time to get a thread going.
+ * From a thread that is not a worker to a coroutine whose worker sleeps: the way of every event
+ * that comes from outside, and mostly the kernel's time to get a thread going.
  *
- * The coroutine waits in flow_suspend on worker 0, to which it is pinned; the main thread calls flow_wake; what
- * is measured is the time from just before that call to the coroutine's next instruction.
- * Before each round the main thread sleeps 300 us, longer than any worker spins, and then until
- * worker 0 has counted one more park, so that no round meets a worker that is still awake. The main
- * thread is not pinned: it may share the worker's CPU or not, as the kernel likes. */
+ * The coroutine waits in flow_suspend on worker 0, to which it is pinned; the main thread calls
+ * flow_wake; what is measured is the time from just before that call to the coroutine's next
+ * instruction. Before each round the main thread sleeps 300 us, longer than any worker spins, and
+ * then until worker 0 has counted one more park, so that no round meets a worker that is still
+ * awake. The main thread is not pinned: it may share the CPU of the worker or not. */
 #include "perf/bench.h"
 
 #include <stdatomic.h>

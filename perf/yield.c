@@ -2,13 +2,14 @@
  *
  * Yielding through the scheduler, on one worker.
  *
- * "There and back" is two coroutines that yield to each other, for one pair of yields. The rings are 512,
- * 4,096 and 16,384 coroutines that each yield in turn: their control blocks and stacks fit no
- * cache any more, so this shows what the scheduler does about the memory it is going to need.
+ * "There and back" is two coroutines that yield to each other, for one pair of yields. The rings
+ * are 512, 4,096 and 16,384 coroutines that each yield in turn: their control blocks and stacks
+ * fit no cache any more, so this shows what the scheduler does about the memory it is going to
+ * need.
  *
- * All are pinned to worker 0, or a second worker might take one and they would not meet. They wait for each
- * other before the clock starts and go on yielding after it has stopped. The worker's own count of
- * dispatches tells that every yield in between really went through the scheduler. */
+ * All are pinned to worker 0, or a second worker might take one and they would not meet. They wait
+ * for each other before the clock starts and go on yielding after it has stopped. The worker's own
+ * count of dispatches tells that every yield in between really went through the scheduler. */
 #include "perf/bench.h"
 
 struct ring {

@@ -99,3 +99,8 @@ const char *flow__reclaim_flavour(void)
     return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) ? "memb, membarrier"
                                                                           : "memb, fences";
 }
+
+const char *flow__reclaim_version(void)
+{
+    return FLOW__LIBURCU_VERSION;
+}

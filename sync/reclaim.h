@@ -38,4 +38,7 @@ uint64_t flow__reclaim_pending(void);
 /* "memb, membarrier" or "memb, fences". */
 const char *flow__reclaim_flavour(void);
 
+/* liburcu's version, as found when this library was built. */
+const char *flow__reclaim_version(void);
+
 #endif

@@ -577,6 +577,22 @@ static void test_cores_before_siblings_and_around_again(void **state)
     flow__topology_free(&t);
 }
 
+/* Siblings that are numbered next to each other, as in many virtual machines. */
+static void test_cores_before_neighbouring_siblings(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    build(&one_node);
+    for (int cpu_id = 0; cpu_id < 4; cpu_id++)
+        put_cpu(cpu_id, "topology/core_cpus_list", cpu_id < 2 ? "0-1\n" : "2-3\n");
+    read_fixture(&t);
+    assert_cpus(&t, 2, "0 2");
+    assert_cpus(&t, 3, "0 1 2");
+    assert_cpus(&t, 4, "0 1 2 3");
+    flow__topology_free(&t);
+}
+
 static void test_unpinned_workers_and_bad_counts(void **state)
 {
     struct flow__topology t;
@@ -658,7 +674,7 @@ static void test_affinity_missing_or_broken(void **state)
 
 static void test_broken_groups(void **state)
 {
-    static const char *const broken[] = {"", "x\n", "1,5\n", "4-0\n", "0-16\n", "0-99999999999999999999\n", "0-4-5\n"};
+    static const char *const broken[] = {"", "x\n", "1-2\n", "4-0\n", "0-16\n", "0-99999999999999999999\n", "0-4-5\n"};
     struct flow__topology t;
 
     (void)state;
@@ -667,7 +683,7 @@ static void test_broken_groups(void **state)
         put_cpu(0, "topology/core_cpus_list", broken[i]);
         put_cpu(4, "topology/core_cpus_list", broken[i]);
         read_fixture(&t);
-        if (t.cpus[0].core != 0 || t.cpus[4].core != 4 || t.cpus[5].core != 1)
+        if (t.cpus[0].core != 0 || t.cpus[4].core != 4 || t.cpus[5].core != 1 || t.cpus[2].core != 2)
             fail_msg("group '%s' was believed", broken[i]);
         flow__topology_free(&t);
     }
@@ -992,14 +1008,16 @@ static void test_node_memory(void **state)
 }
 
 /* As a container's seccomp profile does it. */
-static int refuse_memory_policy(int error)
+static int refuse_memory_policy(int error, bool only_mbind)
 {
+    unsigned others = only_mbind ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | (unsigned)error;
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mbind, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mbind, 4, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_get_mempolicy, 2, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_move_pages, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, others),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
@@ -1014,7 +1032,7 @@ static int live_without_memory_policy(int error)
     static _Alignas(65536) char page[65536];
     struct flow__topology t;
 
-    if (refuse_memory_policy(error))
+    if (refuse_memory_policy(error, false))
         return CHILD_SKIPPED;
     EXPECT(!flow__node_memory_probe());
     EXPECT(flow__node_memory_bind(page, sizeof page, 0) == -error);
@@ -1025,11 +1043,20 @@ static int live_without_memory_policy(int error)
     return 0;
 }
 
+static int live_without_mbind(int error)
+{
+    if (refuse_memory_policy(error, true))
+        return CHILD_SKIPPED;
+    EXPECT(!flow__node_memory_probe());
+    return 0;
+}
+
 static void test_sandbox_that_refuses_memory_policy(void **state)
 {
     (void)state;
     run_child(live_without_memory_policy, EPERM);
     run_child(live_without_memory_policy, ENOSYS);
+    run_child(live_without_mbind, EPERM);
 }
 
 #define FIXTURE_TEST(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
@@ -1050,6 +1077,7 @@ int main(void)
         FIXTURE_TEST(test_odd_cpuset),
         FIXTURE_TEST(test_2048_cpus),
         FIXTURE_TEST(test_cores_before_siblings_and_around_again),
+        FIXTURE_TEST(test_cores_before_neighbouring_siblings),
         FIXTURE_TEST(test_unpinned_workers_and_bad_counts),
         FIXTURE_TEST(test_default_workers),
         FIXTURE_TEST(test_no_node_folder),

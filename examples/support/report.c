@@ -77,10 +77,10 @@ static const char *error_text(int error)
     switch (error) {
     case -ELOOP:
         return "symbolic link, not followed";
-    case -EINVAL:
+    case -EMEDIUMTYPE:
         return "neither a regular file nor a directory";
     default:
-        return strerrordesc_np(-error) ? strerrordesc_np(-error) : "unknown error";
+        return strerror(-error);
     }
 }
 

@@ -209,7 +209,7 @@ static flow_result classify_root(void *path)
     if (S_ISLNK(status.st_mode))
         return flow_ok_i64(-ELOOP);
     int kind = kind_of_mode(status.st_mode);
-    return flow_ok_i64(kind == ANOTHER_KIND ? -EINVAL : kind);
+    return flow_ok_i64(kind == ANOTHER_KIND ? -EMEDIUMTYPE : kind);
 }
 
 int walk_tree(const char *root, walk_visit visit, void *context)

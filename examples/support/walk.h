@@ -6,8 +6,8 @@
 
 /* Called on the caller's task, and may suspend it. error 0: path is a regular file.
  * Otherwise path could not be looked into: a negative errno, among them
- * -ELOOP    a symbolic link was named as the root
- * -EINVAL   the root is neither a regular file nor a directory
+ *   -ELOOP        the root is a symbolic link
+ *   -EMEDIUMTYPE  the root is neither a regular file nor a directory
  * path is valid until visit returns. Anything but 0 ends the walk. */
 typedef int (*walk_visit)(void *context, const char *path, int error);
 

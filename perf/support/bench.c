@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The harness, see perf/bench.h. The program that the user starts executes itself once for each run of
- * each case; the child writes its values as lines of text to a pipe (CHANNEL), the parent
- * collects them into rows. A line is "name TAB n TAB unit TAB value", "# note" or "! why it was skipped". */
+ * The harness, see perf/bench.h. The program that the user starts executes itself once for each
+ * run of each case; the child writes its values as lines of text to a pipe (CHANNEL), the parent
+ * collects them into rows. A line is "name TAB n TAB unit TAB value", "# note" or "! why it was
+ * skipped". */
 #include "perf/bench.h"
 
 #include <errno.h>
@@ -292,8 +293,8 @@ void bench_note(const char *format, ...)
     va_end(args);
 }
 
-/* stdio would buffer on the stack, which may be a coroutine's small one: hence static text and write(2).
- * _exit, since the runtime is running. */
+/* stdio would buffer on the stack, which may be a coroutine's small one: hence static text and
+ * write(2). _exit, since the runtime is running. */
 void bench_skip(const char *format, ...)
 {
     static char text[400] = "! ";
@@ -665,7 +666,7 @@ __attribute__((noinline)) void bench_tally(void)
                           memory_order_release);
 }
 
-/* A thread that has just begun to count may be missed; the caller, which waits for a number, asks again. */
+/* A thread that has just begun to count may be missed; callers wait for a number and ask again. */
 uint64_t bench_tally_sum(void)
 {
     unsigned used = atomic_load_explicit(&n_tallies, memory_order_relaxed);

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Threads that are not workers: how they are let into the runtime, and what stands for
+ * one of them while it waits.
+ *
+ * A foreign thread's every call runs inside an RCU read-side section, left only
+ * while it blocks; flow_stop changes the state, then waits for a grace period, and only then
+ * takes the memory away. A thread registers with liburcu at its first call; a
+ * destructor of thread-specific data unregisters it. */
+#include "core/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+static __thread bool registered;
+static __thread bool counted_apart; /* in flow_run: not somebody who might still wake a task */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+
+static void thread_ends(void *unused)
+{
+    (void)unused;
+    if (!registered)
+        return;
+    registered = false;
+    flow__reclaim_unregister();
+    if (!counted_apart)
+        fetch_sub_seq(&flow__runtime.foreign_threads, 1);
+    flow__tell_quiet();
+}
+
+static void make_key(void)
+{
+    flow__check(pthread_key_create(&key, thread_ends) == 0);
+}
+
+static void register_thread(void)
+{
+    pthread_once(&once, make_key);
+    pthread_setspecific(key, &registered);
+    registered = true;
+    flow__reclaim_register();
+    fetch_add_seq(&flow__runtime.foreign_threads, 1);
+}
+
+bool flow__foreign_stands_by(bool yes)
+{
+    bool before = counted_apart;
+
+    if (!registered)
+        register_thread();
+    if (yes != before)
+        fetch_add_seq(&flow__runtime.foreign_threads, yes ? -1 : 1);
+    counted_apart = yes;
+    return before;
+}
+
+int flow__foreign_enter(void)
+{
+    int state = load_acquire(&flow__runtime.state);
+
+    if (state == FLOW__FORKED)
+        return -ENOTSUP;
+    if (state == FLOW__STOPPED)
+        return -ESHUTDOWN;
+    if (flow__unlikely(!registered))
+        register_thread();
+    flow__reclaim_enter();
+    /* [STOP-1] acquire, inside the section: pairs with [STOP-2]; if the runtime is still
+     * there now, flow_stop will wait for us to leave. */
+    if (load_acquire(&flow__runtime.state) != FLOW__STOPPED)
+        return 0;
+    flow__reclaim_leave();
+    return -ESHUTDOWN;
+}
+
+void flow__foreign_leave(void)
+{
+    flow__reclaim_leave();
+}
+
+struct flow__task *flow__foreign_self(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    struct flow__task *t;
+    uint64_t life;
+
+    flow__lock(&rt->foreign_lock);
+    t = flow__block_take(&rt->foreign_blocks);
+    flow__unlock(&rt->foreign_lock);
+    if (!t)
+        return NULL;
+    t->home = NULL;
+    t->flags = FLOW__IS_THREAD;
+    store_relaxed(&t->wait, load_relaxed(&t->wait) >> FLOW__EPOCH_SHIFT << FLOW__EPOCH_SHIFT);
+    life = load_relaxed(&t->life);
+    store_release(&t->life, (life & ~(uint64_t)UINT32_MAX) | FLOW__LIFE_DETACHED);
+    return t;
+}
+
+void flow__foreign_release(struct flow__task *stand_in)
+{
+    flow__free_task(NULL, stand_in);
+}

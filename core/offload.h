@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The lanes' life; the calls are public. */
+#ifndef FLOW_CORE_OFFLOAD_H
+#define FLOW_CORE_OFFLOAD_H
+
+#include <stdbool.h>
+
+/* Makes the built-in lanes. 0 or -ENOMEM. */
+int flow__offload_open(void);
+
+/* Ends all lanes. Helpers that are inside a call nobody waits for go on by themselves. */
+void flow__offload_close(void);
+
+/* Does a helper still use what a suspended coroutine owns? */
+bool flow__offload_busy(void);
+
+#endif

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Starting, stopping, running and driving. Everything here happens on foreign threads (a
+ * coroutine may only ask for a stop) and seldom; start_lock keeps two threads
+ * from starting and stopping at once. */
+#include "core/fatal.h"
+#include "core/offload.h"
+#include "core/options.h"
+#include "core/worker.h"
+#include "numa/cpu_quota.h"
+#include "numa/node_memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WORKER_STACK_BYTES ((size_t)256 * 1024)
+#define SPARE_BLOCKS       4096u /* for caches, and for foreign threads that wait */
+#define STOP_PATIENCE_NS   FLOW_S(1) /* for a worker to leave its coroutine */
+
+struct flow__runtime flow__runtime;
+static struct flow__lock start_lock;
+
+/* ---- fork ---- */
+
+/* Only the forking thread exists in the child, so nothing there can run tasks. */
+static void in_child(void)
+{
+    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED)
+        return;
+    store_relaxed(&flow__runtime.state, FLOW__FORKED);
+    flow__stacks.bytes = 0;
+}
+
+static void prepare_fork(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+}
+
+/* ---- starting ---- */
+
+static int read_machine(struct flow__runtime *rt)
+{
+    int r = flow__topology_read(&rt->topology, NULL), n = rt->options.workers;
+
+    if (r)
+        return flow__start_failed(r, "cannot read the CPUs of this machine: %s", strerror(-r));
+    rt->cpu_quota = flow__cpu_quota(NULL);
+    if (n == FLOW_WORKERS_AUTO)
+        n = flow__placement_default_workers(&rt->topology, rt->cpu_quota);
+    if (n > FLOW__MAX_WORKERS)
+        n = FLOW__MAX_WORKERS;
+    rt->n_workers = n;
+    rt->n_places = n > 0 ? n : 1;
+    r = flow__placement_make(&rt->placement, &rt->topology, rt->n_places, n > 0 && !rt->options.no_pinning);
+    if (r) {
+        flow__topology_free(&rt->topology);
+        return flow__start_failed(r, "cannot place %d workers: %s", rt->n_places, strerror(-r));
+    }
+    rt->can_bind = rt->topology.n_nodes > 1 && flow__node_memory_probe();
+    return 0;
+}
+
+static void forget_machine(struct flow__runtime *rt)
+{
+    flow__placement_free(&rt->placement);
+    flow__topology_free(&rt->topology);
+}
+
+static int open_memory(struct flow__runtime *rt)
+{
+    uint32_t blocks = (uint32_t)rt->options.max_tasks + SPARE_BLOCKS + (uint32_t)rt->n_places * 4 * FLOW__CHAIN;
+
+    if (flow__stacks_open(rt->options.unguarded_ok, rt->options.no_fork_stacks))
+        return flow__start_failed(-ENOMEM, "cannot reserve address space for stacks");
+    rt->default_class = flow__stack_class(rt->options.stack_bytes);
+    if (rt->default_class < 0) {
+        flow__stacks_close();
+        return flow__start_failed(-EINVAL, "option stack_bytes: this system's pages are too large for %zu",
+                                  rt->options.stack_bytes);
+    }
+    if (flow__registry_open(blocks)) {
+        flow__stacks_close();
+        return flow__start_failed(-ENOMEM, "cannot reserve memory for %zu tasks (option max_tasks)",
+                                  rt->options.max_tasks);
+    }
+    return 0;
+}
+
+static void close_memory(void)
+{
+    flow__registry_close();
+    flow__stacks_close();
+}
+
+/* Spinning takes the CPU from somebody if workers outnumber CPUs, and the quota from oneself. */
+static int64_t spin_limit(const struct flow__runtime *rt)
+{
+    if (rt->n_workers > rt->topology.n_cpus || rt->cpu_quota > 0)
+        return 0;
+    return rt->options.spin_ns;
+}
+
+static void describe_worker(struct flow__runtime *rt, int i)
+{
+    struct flow__worker *w = &rt->workers[i];
+
+    w->index = i;
+    w->node = rt->placement.node[i];
+    w->cpu_id = rt->placement.cpu_id[i];
+    w->victims = flow__placement_victims(&rt->placement, i);
+    w->n_victims = rt->n_places - 1;
+    w->spin_max_ns = w->spin_ns = spin_limit(rt);
+}
+
+static void close_workers(struct flow__runtime *rt)
+{
+    for (int i = 0; i < rt->n_places; i++)
+        flow__worker_close(&rt->workers[i]);
+    flow__sys.unmap(rt->workers, rt->workers_bytes);
+    rt->workers = NULL;
+}
+
+static int open_workers(struct flow__runtime *rt)
+{
+    int64_t now = flow__sys.now();
+
+    rt->workers_bytes = (size_t)rt->n_places * sizeof *rt->workers;
+    rt->workers = flow__sys.map(rt->workers_bytes, PROT_READ | PROT_WRITE, 0);
+    if (!rt->workers)
+        return flow__start_failed(-ENOMEM, "no memory for %d workers", rt->n_places);
+    for (int i = 0; i < rt->n_places; i++)
+        describe_worker(rt, i);
+    for (int i = 0; i < rt->n_places; i++)
+        if (flow__worker_open(&rt->workers[i], now)) {
+            close_workers(rt);
+            return flow__start_failed(-ENOMEM, "no memory for worker %d", i);
+        }
+    return 0;
+}
+
+static void tell_workers_to_end(struct flow__runtime *rt)
+{
+    /* As a push into each inbox: a full barrier between this and the looks at the words. */
+    exchange_seq(&rt->workers_end, true);
+    for (int i = 0; i < rt->n_workers; i++)
+        flow__parker_notify(&rt->workers[i].parker);
+}
+
+static int begin_threads(struct flow__runtime *rt)
+{
+    for (int i = 0; i < rt->n_workers; i++) {
+        int r = flow__sys.thread_create(&rt->workers[i].thread, WORKER_STACK_BYTES, flow__worker_main, &rt->workers[i]);
+
+        if (r) {
+            tell_workers_to_end(rt);
+            while (i-- > 0)
+                pthread_join(rt->workers[i].thread, NULL);
+            return flow__start_failed(r, "cannot start %d worker threads: %s", rt->n_workers, strerror(-r));
+        }
+    }
+    return 0;
+}
+
+static void clear_runtime(struct flow__runtime *rt)
+{
+    int foreign = load_relaxed(&rt->foreign_threads);
+
+    memset(rt, 0, sizeof *rt);
+    store_relaxed(&rt->foreign_threads, foreign);
+    flow__list_init(&rt->queue.list);
+}
+
+static int start(const struct flow_options *given)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    struct flow_options options;
+    int r = flow__options_read(&options, given);
+
+    if (r)
+        return r;
+    clear_runtime(rt);
+    rt->options = options;
+    r = read_machine(rt);
+    if (r)
+        return r;
+    r = open_memory(rt);
+    if (r)
+        goto machine;
+    r = open_workers(rt);
+    if (r)
+        goto memory;
+    r = flow__offload_open();
+    if (r)
+        goto workers;
+    rt->idle.n_workers = rt->n_places;
+    store_release(&rt->state, FLOW__RUNNING_STATE);
+    flow__process_begin();
+    r = begin_threads(rt);
+    if (r)
+        goto offload;
+    if (!rt->options.no_fatal_report)
+        flow__fatal_open();
+    flow__start_succeeded();
+    return 0;
+
+offload:
+    store_release(&rt->state, FLOW__STOPPED);
+    flow__offload_close();
+workers:
+    close_workers(rt);
+memory:
+    close_memory();
+machine:
+    forget_machine(rt);
+    return r;
+}
+
+int flow_start(const struct flow_options *options)
+{
+    static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+    int state = load_acquire(&flow__runtime.state), r;
+
+    if (state == FLOW__FORKED)
+        return flow__start_failed(-ENOTSUP, "a child of fork cannot use its parent's runtime");
+    if (flow__self())
+        return flow__start_failed(-EPERM, "flow_start was called in a coroutine");
+    pthread_once(&fork_once, prepare_fork);
+    flow__lock(&start_lock);
+    if (load_acquire(&flow__runtime.state) != FLOW__STOPPED)
+        r = flow__start_failed(-EALREADY, "the runtime runs already");
+    else
+        r = start(options);
+    flow__unlock(&start_lock);
+    return r;
+}
+
+/* ---- stopping ---- */
+
+/* Cancels every task, and every foreign thread's wait. */
+static void cancel_all(void)
+{
+    struct flow__task *self = flow__self();
+    struct flow__worker *w = self ? self->home : NULL;
+    uint32_t used = load_relaxed(&flow__registry.used);
+
+    for (uint32_t i = 0; i < used; i++) {
+        struct flow__task *t = &flow__registry.base[i];
+        uint64_t life = load_acquire(&t->life);
+
+        if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
+            continue;
+        flow__cancel_id(w, flow__id_of(t, life));
+    }
+}
+
+static bool is_empty(struct flow__runtime *rt)
+{
+    return flow__live_tasks() == 0 && load_seq(&rt->foreign_waiting) == 0;
+}
+
+static bool all_parked(struct flow__runtime *rt)
+{
+    for (int i = 0; i < rt->n_places; i++)
+        if (load_seq(&rt->workers[i].parker.word) != FLOW__PARKED)
+            return false;
+    return true;
+}
+
+/* A task spawned, or a wait begun, in the moment in which we cancelled all others may
+ * have been missed: when everybody sleeps and it is still not over, cancel again. */
+static bool is_empty_or_cancel(struct flow__runtime *rt)
+{
+    if (is_empty(rt))
+        return true;
+    if (rt->n_workers > 0 && all_parked(rt))
+        cancel_all();
+    return false;
+}
+
+static bool threads_have_left(struct flow__runtime *rt)
+{
+    return load_seq(&rt->threads_left) == rt->n_workers && load_seq(&rt->foreign_waiting) == 0 && !flow__offload_busy();
+}
+
+static bool is_over_or_dead(struct flow__runtime *rt)
+{
+    (void)rt;
+    return flow__live_tasks() == 0 || flow__nothing_can_happen();
+}
+
+/* Waits until ready() or the deadline. Whoever changes what ready() looks at calls flow__tell_quiet(). */
+static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *), flow_deadline deadline)
+{
+    bool yes;
+
+    fetch_add_seq(&rt->quiet_waiters, 1);
+    for (;;) {
+        uint32_t seen = load_seq(&rt->quiet_word);
+
+        yes = ready(rt);
+        if (yes || flow__sys.now() >= deadline)
+            break;
+        flow__sys.futex_wait(&rt->quiet_word, seen, deadline);
+    }
+    fetch_sub_seq(&rt->quiet_waiters, 1);
+    return yes;
+}
+
+/* Without worker threads nobody but us can bring the tasks to their end. */
+static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
+{
+    while (!is_empty(rt)) {
+        int64_t n = flow_drive(deadline);
+
+        if (n == -EBUSY || (n <= 0 && flow__sys.now() >= deadline))
+            return;
+        if (n == -EDEADLK)
+            cancel_all();
+    }
+}
+
+static void free_details(void)
+{
+    uint32_t used = load_relaxed(&flow__registry.used);
+
+    for (uint32_t i = 0; i < used; i++)
+        flow__sys.release(load_relaxed(&flow__registry.base[i].detail));
+}
+
+static void close_all(struct flow__runtime *rt)
+{
+    /* [STOP-2] release: pairs with [STOP-1]. */
+    store_release(&rt->state, FLOW__STOPPED);
+    flow__reclaim_wait();
+    for (int i = 0; i < rt->n_workers; i++)
+        pthread_join(rt->workers[i].thread, NULL);
+    flow__offload_close();
+    flow__fatal_close();
+    flow__reclaim_drain();
+    free_details();
+    close_workers(rt);
+    close_memory();
+    forget_machine(rt);
+}
+
+static int stop(flow_deadline deadline)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    flow_deadline patience;
+    uint64_t left;
+
+    store_release(&rt->state, FLOW__STOPPING);
+    if (!load_relaxed(&rt->workers_end)) {
+        cancel_all();
+        if (rt->n_workers == 0)
+            drive_until_empty(rt, deadline);
+        else
+            wait_until(rt, is_empty_or_cancel, deadline);
+    }
+    left = flow__live_tasks();
+    tell_workers_to_end(rt);
+    patience = flow_after(STOP_PATIENCE_NS);
+    if (!wait_until(rt, threads_have_left, patience > deadline ? patience : deadline))
+        return -EBUSY;
+    close_all(rt);
+    return left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+static int request_stop(struct flow__runtime *rt)
+{
+    int running = FLOW__RUNNING_STATE;
+
+    if (cas_seq(&rt->state, &running, FLOW__STOPPING))
+        cancel_all();
+    return 0;
+}
+
+int flow_stop(flow_deadline deadline)
+{
+    static flow__atomic(bool) busy;
+    struct flow__runtime *rt = &flow__runtime;
+    int state = load_acquire(&rt->state), r;
+    bool apart;
+
+    if (state == FLOW__FORKED)
+        return -ENOTSUP;
+    if (state == FLOW__STOPPED)
+        return 0;
+    if (flow__self())
+        return request_stop(rt);
+    if (exchange_seq(&busy, true))
+        return -EALREADY;
+    flow__lock(&start_lock);
+    apart = flow__foreign_stands_by(true);
+    r = load_acquire(&rt->state) == FLOW__STOPPED ? 0 : stop(deadline);
+    flow__foreign_stands_by(apart);
+    flow__unlock(&start_lock);
+    store_release(&busy, false);
+    return r;
+}
+
+/* ---- running and driving ---- */
+
+static int drive(struct flow__worker *w, flow_deadline deadline)
+{
+    int64_t n;
+
+    flow__owned_worker = w;
+    flow__fp_save(&w->fp);
+    flow__fatal_stack_open(&w->signal_stack);
+#ifdef FLOW__TSAN
+    w->strand.fiber = __tsan_get_current_fiber();
+#endif
+    n = flow__worker_drive(w, deadline);
+    flow__fatal_stack_close(&w->signal_stack);
+    flow__owned_worker = NULL;
+    return n > INT32_MAX ? INT32_MAX : (int)n;
+}
+
+int flow_drive(flow_deadline deadline)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    int state = load_acquire(&rt->state), r;
+    bool apart;
+
+    if (state == FLOW__FORKED)
+        return -ENOTSUP;
+    if (state == FLOW__STOPPED)
+        return -ESHUTDOWN;
+    if (flow__self())
+        return -EPERM;
+    if (rt->n_workers > 0)
+        return -EINVAL;
+    if (exchange_seq(&rt->driver, 1))
+        return -EBUSY;
+    apart = flow__foreign_stands_by(true);
+    r = drive(&rt->workers[0], deadline);
+    flow__foreign_stands_by(apart);
+    store_release(&rt->driver, 0);
+    if (r == -EDEADLK)
+        flow_dump(STDERR_FILENO);
+    return r;
+}
+
+/* Until all tasks have ended: 0, or -EDEADLK. */
+static int run_to_the_end(struct flow__runtime *rt)
+{
+    if (rt->n_workers == 0) {
+        while (flow__live_tasks() > 0)
+            if (flow_drive(FLOW_FOREVER) == -EDEADLK)
+                return -EDEADLK;
+        return 0;
+    }
+    wait_until(rt, is_over_or_dead, FLOW_FOREVER);
+    if (flow__live_tasks() == 0)
+        return 0;
+    flow_dump(STDERR_FILENO);
+    return -EDEADLK;
+}
+
+int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out)
+{
+    int r = flow_start(options), joined = 0;
+    flow_task root;
+    bool apart;
+
+    if (r)
+        return r;
+    apart = flow__foreign_stands_by(true);
+    r = flow_spawn(&root, fn, arg);
+    if (!r) {
+        r = run_to_the_end(&flow__runtime);
+        joined = r ? r : flow_join(root, out, FLOW_FOREVER);
+    }
+    flow_stop(FLOW_FOREVER);
+    flow__foreign_stands_by(apart);
+    return r ? r : joined;
+}
+
+/* ---- what there is ---- */
+
+int flow_info(struct flow_info *info)
+{
+    static const char *const guards[] = {"madvise", "mprotect", "canary"};
+    struct flow__runtime *rt = &flow__runtime;
+    struct flow__task *self = flow__self();
+    int r = 0;
+
+    if (!info || info->size != sizeof *info)
+        return -EINVAL;
+    if (!self && (r = flow__foreign_enter()))
+        return r;
+    info->workers = rt->n_workers;
+    info->cpus = rt->topology.n_cpus;
+    info->cpu_quota = rt->cpu_quota;
+    info->nodes = rt->topology.n_nodes;
+    info->pinned = load_relaxed(&rt->pinned);
+    info->guard = guards[flow__stacks.guard];
+    info->memory_policy = rt->can_bind ? "bound" : "first-touch";
+    info->rcu = flow__reclaim_flavour();
+    info->version = flow_version();
+    info->libnuma = FLOW__LIBNUMA_VERSION;
+    info->liburcu = flow__reclaim_version();
+    info->stack_bytes = flow__stack_bytes(rt->default_class);
+    info->stack_reserve_bytes = flow__stacks.bytes;
+    if (!self)
+        flow__foreign_leave();
+    return 0;
+}
+
+const char *flow_version(void)
+{
+    return FLOW__TEXT(FLOW_VERSION_MAJOR) "." FLOW__TEXT(FLOW_VERSION_MINOR) "." FLOW__TEXT(FLOW_VERSION_PATCH);
+}
+
+flow_deadline flow_now(void)
+{
+    return flow__sys.now();
+}
+
+flow_deadline flow_after(int64_t span_ns)
+{
+    flow_deadline at;
+
+    if (__builtin_add_overflow(flow__sys.now(), span_ns, &at))
+        return span_ns < 0 ? FLOW_NOW : FLOW_FOREVER;
+    return at;
+}

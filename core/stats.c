@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Reading the counters. Any thread; takes no lock that a worker waits for. */
+#include "core/worker.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
+{
+#define COPY(field) s->field = load_relaxed(&w->stats.field)
+    COPY(finished); /* before spawned, so that a sum never shows more finished than spawned */
+    COPY(spawned);
+    COPY(dispatches);
+    COPY(started_now);
+    COPY(switches);
+    COPY(steals);
+    COPY(stolen);
+    COPY(parks);
+    COPY(wakes);
+    COPY(timers_armed);
+    COPY(timers_fired);
+    COPY(stacks_taken);
+    COPY(stacks_returned);
+    COPY(overflows);
+    COPY(remote_wakes);
+    COPY(no_stack);
+#undef COPY
+}
+
+/* The struct is nothing but counters, all of one type. */
+static void add(struct flow_worker_stats *sum, const struct flow_worker_stats *s)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)s;
+
+    for (size_t i = 0; i < sizeof *s / sizeof *from; i++)
+        to[i] += from[i];
+}
+
+static void read_all(struct flow_stats *s)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    for (int i = 0; i < rt->n_places; i++) {
+        struct flow_worker_stats one;
+
+        read_worker(&rt->workers[i], &one);
+        add(&s->total, &one);
+    }
+    s->workers = rt->n_workers;
+    s->foreign_spawned = load_relaxed(&rt->foreign_spawned);
+    s->foreign_wakes = load_relaxed(&rt->foreign_wakes);
+    s->total.spawned += s->foreign_spawned;
+    s->total.wakes += s->foreign_wakes;
+    s->live = s->total.spawned - s->total.finished;
+    s->stacks_mapped = flow__stacks_mapped();
+    s->stacks_trimmed = load_relaxed(&flow__stacks.trims);
+    s->offloaded = load_relaxed(&rt->offloaded);
+    s->offload_threads = load_relaxed(&rt->offload_threads);
+    s->guard_failures = load_relaxed(&flow__stacks.guard_failures);
+    s->bind_failures = load_relaxed(&rt->bind_failures);
+    s->reclaim_pending = flow__reclaim_pending();
+}
+
+int flow_stats(struct flow_stats *stats)
+{
+    bool inside = flow__self() != NULL;
+    int r = 0;
+
+    if (!stats || stats->size != sizeof *stats)
+        return -EINVAL;
+    if (!inside && (r = flow__foreign_enter()))
+        return r;
+    memset(stats, 0, sizeof *stats);
+    stats->size = sizeof *stats;
+    read_all(stats);
+    if (!inside)
+        flow__foreign_leave();
+    return 0;
+}
+
+int flow_stats_worker(int worker, struct flow_worker_stats *stats)
+{
+    bool inside = flow__self() != NULL;
+    int r = 0;
+
+    if (!stats)
+        return -EINVAL;
+    if (!inside && (r = flow__foreign_enter()))
+        return r;
+    if (worker < 0 || worker >= flow__runtime.n_places)
+        r = -EINVAL;
+    else
+        read_worker(&flow__runtime.workers[worker], stats);
+    if (!inside)
+        flow__foreign_leave();
+    return r;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a worker's thread needs of the system: its name, its CPU, its alternate signal
+ * stack, and what happens when user code does to it what must not be done
+ * to a worker: end it, cancel it, call exit() on a coroutine's small stack. */
+#include "core/fatal.h"
+#include "core/worker.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t worker_key;
+
+/* Runs when a thread ends with the key still set, which no worker of its own accord does. */
+static void worker_was_ended(void *worker)
+{
+    (void)worker;
+    flow__die("pthread_exit was called in a coroutine: it would take a worker with it");
+}
+
+/* exit() runs the program's handlers. On a coroutine's stack they may not fit, so the
+ * first handler that runs, which is this one unless the program registered others later, goes to the
+ * worker's own stack and calls exit() again there; the C library goes on with the handlers that are left. */
+static flow__unsanitized long exit_elsewhere(void *status)
+{
+    exit((int)(intptr_t)status);
+}
+
+static void leave_coroutine(int status, void *unused)
+{
+    struct flow__task *self = flow__self();
+    struct flow__context here;
+    uintptr_t top;
+
+    (void)unused;
+    if (!self)
+        return;
+    /* Below what the scheduler has saved of itself, its thread's stack is free. */
+    top = ((uintptr_t)self->home->strand.context.sp - 256) & ~(uintptr_t)15;
+    flow__call(&here, (void *)top, exit_elsewhere, (void *)(intptr_t)status);
+}
+
+static void prepare_process(void)
+{
+    flow__check(pthread_key_create(&worker_key, worker_was_ended) == 0);
+    on_exit(leave_coroutine, NULL);
+}
+
+static void name_thread(struct flow__worker *w)
+{
+    char name[16];
+
+    snprintf(name, sizeof name, "flow-worker-%u", (unsigned)w->index % 1000u);
+    pthread_setname_np(pthread_self(), name);
+}
+
+void flow__process_begin(void)
+{
+    pthread_once(&once, prepare_process);
+}
+
+void flow__thread_begin(struct flow__worker *w)
+{
+    int unused;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &unused);
+    pthread_setspecific(worker_key, w);
+    name_thread(w);
+    /* A CPU that has gone since start, or a sandbox that forbids it: then unpinned. */
+    if (w->cpu_id >= 0 && !flow__pin_thread(w->cpu_id)) {
+        w->pinned = true;
+        fetch_add_relaxed(&flow__runtime.pinned, 1);
+    }
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* nanoseconds; the default of 50 us would be added to each sleep */
+    flow__fatal_stack_open(&w->signal_stack);
+}
+
+void flow__thread_end(struct flow__worker *w)
+{
+    flow__fatal_stack_close(&w->signal_stack);
+    pthread_setspecific(worker_key, NULL);
+}
