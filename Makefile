@@ -79,12 +79,13 @@ obj       = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 LIB_OBJ  := $(call obj,$(LIB_SRC))
 SUPPORT  := $(call obj,$(wildcard tests/support/*.c))
 PERF_SUPPORT := $(call obj,$(wildcard perf/support/*.c))
+EXAMPLE_SUPPORT := $(call obj,$(wildcard examples/support/*.c))
 STATIC   := $(BUILD)/libflowcoro.a
 SHARED   := $(BUILD)/libflowcoro.so.$(VERSION)
 EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 PERF     := $(patsubst %.c,$(BUILD)/%,$(wildcard perf/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
-OBJ      := $(LIB_OBJ) $(SUPPORT) $(PERF_SUPPORT) \
+OBJ      := $(LIB_OBJ) $(SUPPORT) $(PERF_SUPPORT) $(EXAMPLE_SUPPORT) \
 	$(patsubst $(BUILD)/%,$(BUILD)/obj/%.o,$(EXAMPLES) $(PERF) $(TESTS))
 
 # --- what to build -------------------------------------------------------------------
@@ -107,7 +108,7 @@ $(SHARED): $(LIB_OBJ) core/flowcoro.map
 
 link = $(Q)mkdir -p $(@D) && $(CC) -o $@ $(filter %.o,$^) $(STATIC) $(LDFLAGS_ALL) $(1) $(DEPS_LIBS) -lm
 
-$(EXAMPLES): $(BUILD)/%: $(BUILD)/obj/%.o $(STATIC)
+$(EXAMPLES): $(BUILD)/%: $(BUILD)/obj/%.o $(EXAMPLE_SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link,-lz)
 
