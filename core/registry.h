@@ -24,7 +24,7 @@ struct flow__registry {
     struct flow__link *chains; /* of FLOW__CHAIN blocks each; the next chain hangs on the second block */
 };
 
-extern struct flow__registry flow__registry;
+extern struct flow__registry flow__registry __attribute__((visibility("hidden")));
 
 /* The free blocks of one worker (owner only), or of all foreign threads (under their lock). */
 struct flow__block_cache {
@@ -74,12 +74,13 @@ static inline uint64_t flow__id_of(const struct flow__task *t, uint64_t life)
     return (life & ~(uint64_t)UINT32_MAX) | flow__slot_of(t);
 }
 
-/* The block a handle points into, or NULL if it cannot be one; its generation is still to be compared. */
+/* The block a handle points into, or NULL if it cannot be one; its generation is still to be
+ * compared. Generations begin with 1, so 0 is nobody's. */
 static inline struct flow__task *flow__block_of(uint64_t id)
 {
     uint32_t slot = (uint32_t)id;
 
-    return flow__likely(slot < flow__registry.n_blocks) ? &flow__registry.base[slot] : NULL;
+    return flow__likely(slot < flow__registry.n_blocks && id >> 32) ? &flow__registry.base[slot] : NULL;
 }
 
 #endif

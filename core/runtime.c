@@ -164,6 +164,30 @@ static int begin_threads(struct flow__runtime *rt)
     return 0;
 }
 
+/* Waits until ready() or the deadline. Whoever changes what ready() looks at calls flow__tell_quiet(). */
+static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *), flow_deadline deadline)
+{
+    bool yes;
+
+    fetch_add_seq(&rt->quiet_waiters, 1);
+    for (;;) {
+        uint32_t seen = load_seq(&rt->quiet_word);
+
+        yes = ready(rt);
+        if (yes || flow__sys.now() >= deadline)
+            break;
+        flow__sys.futex_wait(&rt->quiet_word, seen, deadline);
+    }
+    fetch_sub_seq(&rt->quiet_waiters, 1);
+    return yes;
+}
+
+/* They are pinned then, or could not be. */
+static bool threads_have_begun(struct flow__runtime *rt)
+{
+    return load_seq(&rt->threads_begun) == rt->n_workers;
+}
+
 static void clear_runtime(struct flow__runtime *rt)
 {
     int foreign = load_relaxed(&rt->foreign_threads);
@@ -201,6 +225,7 @@ static int start(const struct flow_options *given)
     r = begin_threads(rt);
     if (r)
         goto offload;
+    wait_until(rt, threads_have_begun, FLOW_FOREVER);
     if (!rt->options.no_fatal_report)
         flow__fatal_open();
     flow__start_succeeded();
@@ -252,7 +277,7 @@ static void cancel_all(void)
 
         if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
             continue;
-        flow__cancel_id(w, flow__id_of(t, life));
+        flow__cancel_block(w, t);
     }
 }
 
@@ -289,24 +314,6 @@ static bool is_over_or_dead(struct flow__runtime *rt)
 {
     (void)rt;
     return flow__live_tasks() == 0 || flow__nothing_can_happen();
-}
-
-/* Waits until ready() or the deadline. Whoever changes what ready() looks at calls flow__tell_quiet(). */
-static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *), flow_deadline deadline)
-{
-    bool yes;
-
-    fetch_add_seq(&rt->quiet_waiters, 1);
-    for (;;) {
-        uint32_t seen = load_seq(&rt->quiet_word);
-
-        yes = ready(rt);
-        if (yes || flow__sys.now() >= deadline)
-            break;
-        flow__sys.futex_wait(&rt->quiet_word, seen, deadline);
-    }
-    fetch_sub_seq(&rt->quiet_waiters, 1);
-    return yes;
 }
 
 /* Without worker threads nobody but us can bring the tasks to their end. */
@@ -423,6 +430,7 @@ static int drive(struct flow__worker *w, flow_deadline deadline)
 int flow_drive(flow_deadline deadline)
 {
     struct flow__runtime *rt = &flow__runtime;
+    uint32_t nobody = 0;
     int state = load_acquire(&rt->state), r;
     bool apart;
 
@@ -434,12 +442,13 @@ int flow_drive(flow_deadline deadline)
         return -EPERM;
     if (rt->n_workers > 0)
         return -EINVAL;
-    if (exchange_seq(&rt->driver, 1))
+    if (!cas_acquire(&rt->driver, &nobody, 1))
         return -EBUSY;
     apart = flow__foreign_stands_by(true);
     r = drive(&rt->workers[0], deadline);
     flow__foreign_stands_by(apart);
-    store_release(&rt->driver, 0);
+    if (exchange_seq(&rt->driver, 0) == 2)
+        flow__sys.futex_wake(&rt->driver, INT32_MAX);
     if (r == -EDEADLK)
         flow_dump(STDERR_FILENO);
     return r;

@@ -201,10 +201,6 @@ static void disarm_timer(struct flow__worker *w, struct flow__task *t)
 
 void flow__make_ready(struct flow__worker *w, struct flow__task *t)
 {
-    if (flow__unlikely(t->flags & FLOW__IS_THREAD)) {
-        flow__sys.futex_wake((flow__atomic(uint32_t) *)(void *)&t->wait, 1);
-        return;
-    }
     /* A roaming task that wakes itself while it publishes must not be stolen
      * yet: it takes the way through the inbox, which is read after the switch. */
     if (w != t->home || (t->flags & FLOW_ROAM)) {
@@ -331,40 +327,47 @@ static void give_stack_back(struct flow__worker *w, int class_index, char *slot)
     flow__stack_give(&w->stacks, class_index, slot);
 }
 
+/* Leaves the stack of a task that has suspended before: its caller is long gone. */
+_Noreturn static __attribute__((noinline)) flow__unsanitized void end_on_own_stack(struct flow__worker *w,
+                                                                                   struct flow__task *t)
+{
+    struct flow__strand gone;
+
+    w->dead_stack = t->stack;
+    w->dead_class = t->stack_class;
+    flow__count(w, switches);
+    if (t->flags & FLOW_FP_ENVIRONMENT)
+        flow__fp_load(&w->fp);
+    flow__finish(w, t);
+    flow__go_last(&gone, &w->strand, FLOW__FINISHED);
+}
+
 /* The first and last function on every coroutine's stack. */
 static flow__unsanitized long task_main(void *arg)
 {
     struct flow__task *t = arg;
     struct flow__strand *caller = (struct flow__strand *)((uintptr_t)t->back & ~(uintptr_t)1);
     struct flow__worker *w;
-    flow_result result;
-    struct flow__strand gone;
 
     flow__arrive(caller);
-    result = t->fn(t->arg);
+    t->result = t->fn(t->arg);
     if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
         flow__die("a coroutine has returned in the child of a fork");
     w = t->home;
-    t->result = result;
     w->n_started--;
-    if ((uintptr_t)t->back & 1) {
-        /* It never suspended: a plain return, and the caller takes the stack back. */
-        flow__finish(w, t);
-        flow__before_return(caller);
-        return FLOW__FINISHED;
-    }
-    w->dead_stack = t->stack;
-    w->dead_class = t->stack_class;
-    flow__count(w, switches);
+    if (flow__unlikely(!((uintptr_t)t->back & 1)))
+        end_on_own_stack(w, t);
+    /* It never suspended: a plain return, and the caller takes the stack back. */
     flow__finish(w, t);
-    flow__go_last(&gone, &w->strand, FLOW__FINISHED);
+    flow__before_return(caller);
+    return FLOW__FINISHED;
 }
 
-static void ready_stack(char *slot, struct flow__task *t)
+/* Makes the slot t's; returns the top of the stack. */
+static struct flow__stack_header *ready_stack(char *slot, struct flow__task *t)
 {
     struct flow__stack_header *header = flow__stack_header(slot);
 
-    (void)t;
 #ifdef FLOW__ASAN
     t->strand.stack_low = slot + flow__stacks.page_bytes;
     t->strand.stack_bytes = (size_t)((char *)header - slot) - flow__stacks.page_bytes;
@@ -376,20 +379,33 @@ static void ready_stack(char *slot, struct flow__task *t)
     t->strand.fiber = header->fiber;
 #endif
     header->task = t;
+    return header;
+}
+
+/* The same on a stack that the caller has, for a task with an FP environment of its own. */
+static __attribute__((noinline)) long call_with_fp(struct flow__strand *from, void *top, struct flow__task *t)
+{
+    struct flow__fp_environment fp;
+    long r;
+
+    flow__fp_save(&fp);
+    r = flow__call(&from->context, top, task_main, t);
+    flow__fp_load(&fp);
+    return r;
 }
 
 long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t)
 {
     int class_index = t->stack_class;
     bool own_fp = t->flags & FLOW_FP_ENVIRONMENT;
-    struct flow__fp_environment fp;
+    struct flow__stack_header *top;
     char *slot;
     long r;
 
-    if (reserve_one(w))
+    if (flow__unlikely(reserve_one(w)))
         return -ENOMEM;
     slot = flow__stack_take(&w->stacks, class_index);
-    if (!slot)
+    if (flow__unlikely(!slot))
         return -ENOMEM;
     flow__count(w, stacks_taken);
     flow__count_n(w, switches, 2);
@@ -397,15 +413,14 @@ long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow_
     t->stack = slot;
     t->home = w;
     t->back = (struct flow__strand *)((uintptr_t)from | 1);
-    ready_stack(slot, t);
-    if (own_fp)
-        flow__fp_save(&fp);
+    top = ready_stack(slot, t);
     flow__before_call(from, &t->strand);
-    r = flow__call(&from->context, flow__stack_header(slot), task_main, t);
+    if (flow__unlikely(own_fp))
+        r = call_with_fp(from, top, t);
+    else
+        r = flow__call(&from->context, top, task_main, t);
     flow__after_call(from);
-    if (own_fp)
-        flow__fp_load(&fp);
-    if (r == FLOW__FINISHED)
+    if (flow__likely(r == FLOW__FINISHED))
         give_stack_back(w, class_index, slot);
     else
         flow__after_suspension(w);
@@ -700,6 +715,8 @@ void *flow__worker_main(void *worker)
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
     flow__reclaim_register();
+    fetch_add_seq(&flow__runtime.threads_begun, 1);
+    flow__tell_quiet();
     run_until_end(w);
     flow__reclaim_unregister();
     flow__thread_end(w);

@@ -52,7 +52,7 @@ struct flow__stack_region {
     flow__atomic(uint64_t) trims, guard_failures;
 };
 
-extern struct flow__stack_region flow__stacks;
+extern struct flow__stack_region flow__stacks __attribute__((visibility("hidden")));
 
 /* Free slots of one worker, by class. Owner only. */
 struct flow__stack_cache {

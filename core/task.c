@@ -13,6 +13,9 @@
 
 #define SITE __builtin_return_address(0)
 
+/* A block with one of these has no handle that is good. */
+#define NOBODYS (FLOW__LIFE_FREE | FLOW__LIFE_RETIRED | FLOW__LIFE_PRIVATE)
+
 /* ---- blocks ---- */
 
 static void reset(struct flow__task *t, flow_fn fn, void *arg, void *site)
@@ -41,23 +44,29 @@ static struct flow__task *foreign_block(void)
     return t;
 }
 
-struct flow__task *flow__new_task(struct flow__worker *w, flow_fn fn, void *arg, void *site, int *error)
+/* Why there is no new task. */
+static __attribute__((cold, noinline)) int refusal(flow_fn fn)
+{
+    switch (load_relaxed(&flow__runtime.state)) {
+    case FLOW__RUNNING_STATE:
+        return fn ? -ENOSPC : -EINVAL;
+    case FLOW__FORKED:
+        return -ENOTSUP;
+    default:
+        return -ESHUTDOWN;
+    }
+}
+
+/* A new, unsubmitted task, or NULL: then refusal() tells why. w: the caller's worker or NULL. */
+static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, void *arg, void *site)
 {
     struct flow__task *t;
 
-    if (flow__unlikely(!fn)) {
-        *error = -EINVAL;
+    if (flow__unlikely(!fn || load_relaxed(&flow__runtime.state) != FLOW__RUNNING_STATE))
         return NULL;
-    }
-    if (flow__unlikely(load_relaxed(&flow__runtime.state) != FLOW__RUNNING_STATE)) {
-        *error = load_relaxed(&flow__runtime.state) == FLOW__FORKED ? -ENOTSUP : -ESHUTDOWN;
-        return NULL;
-    }
     t = flow__likely(w != NULL) ? flow__block_take(&w->blocks) : foreign_block();
-    if (flow__unlikely(!t)) {
-        *error = -ENOSPC;
+    if (flow__unlikely(!t))
         return NULL;
-    }
     reset(t, fn, arg, site);
     if (flow__likely(w != NULL))
         flow__count(w, spawned);
@@ -124,8 +133,7 @@ static struct flow__task *pin(uint64_t id)
     /* [LIFE-2] acquire: pairs with [LIFE-1]. */
     word = load_acquire(&t->life);
     do {
-        if (flow__generation_of(word) != id >> 32 ||
-            (word & (FLOW__LIFE_FREE | FLOW__LIFE_RETIRED | FLOW__LIFE_FINISHED)))
+        if (flow__generation_of(word) != id >> 32 || (word & (NOBODYS | FLOW__LIFE_FINISHED)))
             return NULL;
         if ((word & FLOW__LIFE_PINS) == FLOW__LIFE_PINS) {
             flow__pause(); /* 65,535 cancellers at this moment; one of them will be done */
@@ -147,22 +155,39 @@ static void unpin(struct flow__worker *w, struct flow__task *t)
     give_block(w, t);
 }
 
+void flow__cancel_block(struct flow__worker *w, struct flow__task *t)
+{
+    /* [WAIT-1] seq_cst: pairs with [WAIT-1] in flow__arm(). */
+    uint64_t seen = fetch_or_seq(&t->wait, FLOW__CANCELLED);
+
+    if ((seen & FLOW__WAIT_STATE) == FLOW__WAIT_ARMED)
+        flow__win(w, t, flow__epoch_of(seen), FLOW__WAIT_CANCELLED);
+}
+
 int flow__cancel_id(struct flow__worker *w, uint64_t id)
 {
     struct flow__task *t = pin(id);
-    uint64_t seen;
 
     if (!t)
         return -ESRCH;
-    /* [WAIT-1] seq_cst: pairs with [WAIT-1] in flow__arm(). */
-    seen = fetch_or_seq(&t->wait, FLOW__CANCELLED);
-    if ((seen & FLOW__WAIT_STATE) == FLOW__WAIT_ARMED)
-        flow__win(w, t, flow__epoch_of(seen), FLOW__WAIT_CANCELLED);
+    flow__cancel_block(w, t);
     unpin(w, t);
     return 0;
 }
 
 /* ---- the end of a task ---- */
+
+/* Nobody has its handle yet, so nobody else writes its life. */
+static void finish_private(struct flow__worker *w, struct flow__task *t, uint64_t life)
+{
+    if (!(life & FLOW__LIFE_DETACHED)) {
+        store_release(&t->life, (life | FLOW__LIFE_FINISHED) & ~(uint64_t)FLOW__LIFE_PRIVATE);
+        return;
+    }
+    drop_detail(t);
+    store_release(&t->life, next_life(life));
+    give_block(w, t);
+}
 
 void flow__finish(struct flow__worker *w, struct flow__task *t)
 {
@@ -171,6 +196,11 @@ void flow__finish(struct flow__worker *w, struct flow__task *t)
 
     t->stack = NULL;
     flow__count(w, finished);
+    before = load_relaxed(&t->life);
+    if (before & FLOW__LIFE_PRIVATE) {
+        finish_private(w, t, before);
+        return;
+    }
     /* [LIFE-4] seq_cst: its release half pairs with [LIFE-5]; the result is in place. */
     before = fetch_or_seq(&t->life, FLOW__LIFE_FINISHED);
     if (before & FLOW__LIFE_DETACHED) {
@@ -197,7 +227,7 @@ int flow__claim(uint64_t id, struct flow__task *self, struct flow__task **out)
         return -ESRCH;
     word = load_acquire(&t->life);
     do {
-        if (flow__generation_of(word) != id >> 32 || (word & (FLOW__LIFE_FREE | FLOW__LIFE_RETIRED)))
+        if (flow__generation_of(word) != id >> 32 || (word & NOBODYS))
             return -ESRCH;
         if (t == self)
             return -EDEADLK;
@@ -285,7 +315,8 @@ static bool run_in_join(struct flow__task *self, struct flow__task *t)
 {
     struct flow__worker *w = self->home;
 
-    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__is_cancelled(self) || !flow__take_back(w, t))
+    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__is_cancelled(self) ||
+        (self->flags & FLOW_FP_ENVIRONMENT) || !flow__take_back(w, t))
         return false;
     w->budget--;
     flow__count(w, dispatches);
@@ -403,10 +434,14 @@ flow_task flow_self(void)
 {
     struct flow__task *self = flow__self();
     flow_task none = {0};
+    uint64_t life;
 
     if (!self)
         return none;
-    return (flow_task){flow__id_of(self, load_relaxed(&self->life))};
+    life = load_relaxed(&self->life);
+    if (life & FLOW__LIFE_PRIVATE)
+        store_release(&self->life, life & ~(uint64_t)FLOW__LIFE_PRIVATE);
+    return (flow_task){flow__id_of(self, life)};
 }
 
 /* ---- spawning ---- */
@@ -418,7 +453,7 @@ static void hand_out(struct flow__task *t, flow_task *out)
     if (flow__likely(out != NULL))
         out->id = flow__id_of(t, life);
     else
-        store_relaxed(&t->life, life | FLOW__LIFE_DETACHED); /* nobody else knows of it yet */
+        store_relaxed(&t->life, life | FLOW__LIFE_DETACHED | FLOW__LIFE_PRIVATE);
 }
 
 static int spawn_from_thread(flow_task *out, flow_fn fn, void *arg, void *site)
@@ -428,10 +463,12 @@ static int spawn_from_thread(flow_task *out, flow_fn fn, void *arg, void *site)
 
     if (r)
         return r;
-    t = flow__new_task(NULL, fn, arg, site, &r);
+    t = new_task(NULL, fn, arg, site);
     if (t) {
         hand_out(t, out);
         flow__submit(NULL, t);
+    } else {
+        r = refusal(fn);
     }
     flow__foreign_leave();
     return r;
@@ -440,13 +477,12 @@ static int spawn_from_thread(flow_task *out, flow_fn fn, void *arg, void *site)
 int flow_spawn(flow_task *out, flow_fn fn, void *arg)
 {
     struct flow__task *self = flow__self(), *t;
-    int r = 0;
 
     if (flow__unlikely(!self))
         return spawn_from_thread(out, fn, arg, SITE);
-    t = flow__new_task(self->home, fn, arg, SITE, &r);
+    t = new_task(self->home, fn, arg, SITE);
     if (flow__unlikely(!t))
-        return r;
+        return refusal(fn);
     hand_out(t, out);
     flow__submit(self->home, t);
     return 0;
@@ -456,23 +492,33 @@ int flow_spawn_now(flow_task *out, flow_fn fn, void *arg)
 {
     struct flow__task *self = flow__self(), *t;
     struct flow__worker *w;
-    int r = 0;
+    uint64_t life;
+    long r;
 
     if (flow__unlikely(!self))
         return flow__outside();
     w = self->home;
-    t = flow__new_task(w, fn, arg, SITE, &r);
+    t = new_task(w, fn, arg, SITE);
     if (flow__unlikely(!t))
-        return r;
-    hand_out(t, out);
+        return refusal(fn);
+    /* The handle is given out when the task comes back, so that one which never
+     * suspends has ended by then without an atomic operation. A roaming one may be elsewhere by then. */
+    life = load_relaxed(&t->life);
+    if (!out || !(t->flags & FLOW_ROAM))
+        store_relaxed(&t->life, life | FLOW__LIFE_PRIVATE | (out ? 0 : FLOW__LIFE_DETACHED));
     flow__count(w, started_now);
-    if (flow__likely(flow__start(w, &self->strand, t) != -ENOMEM))
+    r = flow__start(w, &self->strand, t);
+    if (flow__unlikely(r == -ENOMEM)) {
+        flow__count(w, finished);
+        flow__free_task(w, t);
+        return -ENOMEM;
+    }
+    if (!out)
         return 0;
-    flow__count(w, finished);
-    flow__free_task(w, t);
-    if (out)
-        out->id = 0;
-    return -ENOMEM;
+    out->id = flow__id_of(t, life);
+    if (r == FLOW__SUSPENDED && !(t->flags & FLOW_ROAM))
+        store_release(&t->life, load_relaxed(&t->life) & ~(uint64_t)FLOW__LIFE_PRIVATE);
+    return 0;
 }
 
 static int check_options(const struct flow_spawn_options *o)
@@ -537,9 +583,9 @@ static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_
         return r;
     if (target < 0 && o->node >= 0 && (target = worker_of_node(o->node)) < 0)
         return -EINVAL;
-    t = flow__new_task(w, fn, arg, site, &r);
+    t = new_task(w, fn, arg, site);
     if (!t)
-        return r;
+        return refusal(fn);
     r = apply(t, o, class_index);
     if (r) {
         if (w)

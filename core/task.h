@@ -11,6 +11,7 @@
  *        `joiner_epoch` are filled in, and is cleared by whoever is done with them.
  *        DETACHED: whoever finishes it frees it. A pin keeps the block from being
  *        reused while a canceller looks at it; RETIRED means that the last pin frees it.
+ *        PRIVATE: a task without a handle ends without an atomic operation; flow_self() takes the flag away.
  *
  * wait   epoch:56 | cancelled:1 | state. Which suspension the task is in.
  *        Each suspension has a new epoch, never reused by the block. ARMED -> one of
@@ -39,6 +40,7 @@ enum { /* life */
     FLOW__LIFE_DETACHED = 8,
     FLOW__LIFE_RETIRED = 16,
     FLOW__LIFE_FREE = 32,
+    FLOW__LIFE_PRIVATE = 64, /* no handle was given out: only the task's own thread writes this word */
 };
 #define FLOW__LIFE_ONE_PIN         ((uint64_t)1 << 16)
 #define FLOW__LIFE_PINS            ((uint64_t)0xffff << 16)

@@ -44,6 +44,14 @@ static bool is_armed(uint64_t word, uint64_t epoch)
     return flow__epoch_of(word) == epoch && (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
 }
 
+static flow__atomic(uint32_t) *low_half(struct flow__task *t)
+{
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the low half of the wait word is expected first"
+#endif
+    return (flow__atomic(uint32_t) *)(void *)&t->wait;
+}
+
 bool flow__disarm(struct flow__task *self, uint64_t epoch)
 {
     uint64_t seen = load_relaxed(&self->wait);
@@ -56,59 +64,80 @@ bool flow__disarm(struct flow__task *self, uint64_t epoch)
 
 bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how)
 {
-    uint64_t seen = load_relaxed(&t->wait);
+    uint64_t seen = load_acquire(&t->wait);
 
     while (is_armed(seen, epoch)) {
+        /* Read before the CAS: after it a stand-in's thread may go on by itself and give the block away. A
+         * task can not: it needs us to make it ready. */
+        bool is_thread = t->flags & FLOW__IS_THREAD;
+
         /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
          * winner wrote for the task, which reads it after [WAIT-3]. */
-        if (cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how)) {
+        if (!cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how))
+            continue;
+        if (is_thread)
+            flow__sys.futex_wake(low_half(t), 1); /* spurious at worst */
+        else
             flow__make_ready(w, t);
-            return true;
-        }
+        return true;
     }
     return false;
 }
 
-/* A foreign thread sleeps on the low half of its stand-in's wait word: epoch and
- * state both change when it is won. */
-static void block_thread(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
+/* One thread drives, others that wait sleep until it has finished a round; the word is 2 if one may. */
+static void wait_for_driver(flow_deadline deadline)
 {
-    flow__atomic(uint32_t) *low = (flow__atomic(uint32_t) *)(void *)&self->wait;
-    uint64_t word;
+    uint32_t busy = 1;
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the low half of the wait word is expected first"
-#endif
+    if (cas_seq(&flow__runtime.driver, &busy, 2) || busy == 2)
+        flow__sys.futex_wait(&flow__runtime.driver, 2, deadline);
+}
+
+/* Runs tasks while the thread waits for one, as there is nobody else to do it. 0: look again. */
+static int drive_meanwhile(flow_deadline deadline)
+{
+    int r = flow_drive(deadline);
+
+    if (r == -EBUSY) {
+        wait_for_driver(deadline);
+        r = 0;
+    }
+    if (r < 0)
+        return r;
+    return r == 0 && flow__sys.now() >= deadline ? -ETIMEDOUT : 0;
+}
+
+/* A foreign thread sleeps on the low half of its stand-in's wait word: epoch and
+ * state both change when it is won. 0, or why it waits no longer. */
+static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
+{
+    uint64_t word;
+    int r = 0;
+
     fetch_add_seq(&flow__runtime.foreign_waiting, 1);
     flow__reclaim_leave();
-    while (is_armed(word = load_acquire(&self->wait), epoch)) {
-        if (flow__runtime.n_workers == 0) {
-            int driven = flow_drive(deadline);
-
-            if (driven == 0 || (driven < 0 && driven != -EBUSY))
-                break;
-            if (driven > 0)
-                continue;
-        }
-        if (flow__sys.futex_wait(low, (uint32_t)word, deadline) == -ETIMEDOUT)
-            break;
+    while (!r && is_armed(word = load_acquire(&self->wait), epoch)) {
+        if (flow__runtime.n_workers == 0)
+            r = drive_meanwhile(deadline);
+        else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) == -ETIMEDOUT)
+            r = -ETIMEDOUT;
     }
     flow__reclaim_enter();
-    if (fetch_sub_seq(&flow__runtime.foreign_waiting, 1) == 1 && load_seq(&flow__runtime.quiet_waiters)) {
-        fetch_add_seq(&flow__runtime.quiet_word, 1);
-        flow__sys.futex_wake(&flow__runtime.quiet_word, INT32_MAX);
-    }
+    if (fetch_sub_seq(&flow__runtime.foreign_waiting, 1) == 1)
+        flow__tell_quiet();
+    return r;
 }
 
 static int wait_as_thread(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
 {
-    block_thread(self, epoch, deadline);
+    int r = block_thread(self, epoch, deadline);
+
     if (flow__disarm(self, epoch))
-        return -ETIMEDOUT;
+        return r;
     return (load_acquire(&self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_CANCELLED ? -ECANCELED : 0;
 }
 
-static void leave_with_fp_environment(struct flow__task *self)
+static __attribute__((noinline)) void leave_with_fp_environment(struct flow__task *self)
 {
     struct flow__fp_environment own;
 
@@ -154,7 +183,7 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
 
 /* A roaming task may be taken by another worker the moment it is queued, so its
  * scheduler queues it, after the switch. */
-static int yield_slowly(struct flow__task *self)
+static __attribute__((noinline)) int yield_slowly(struct flow__task *self)
 {
     if (self->flags & FLOW_ROAM)
         self->home->roamer = self;
@@ -167,6 +196,8 @@ static int yield_slowly(struct flow__task *self)
     return flow__is_cancelled(self) ? -ECANCELED : 0;
 }
 
+/* One frame deep: each return on a stack other than its call's is mispredicted, so the
+ * switch is a tail call, and what a resumed task is given is this function's own value. */
 int flow_yield(void)
 {
     struct flow__task *self = flow__self();
@@ -190,10 +221,10 @@ int flow_yield(void)
         flow__count(w, dispatches);
         flow__count(w, switches);
         flow__ready_push(r, self);
-        return (int)flow__go(&self->strand, &next->strand, flow__is_cancelled(next) ? -ECANCELED : 0);
+        return flow__go(&self->strand, &next->strand, flow__is_cancelled(next) ? -ECANCELED : 0);
     }
     flow__ready_push(r, self);
-    return (int)flow__leave(self);
+    return flow__leave(self);
 }
 
 int flow_sleep_until(flow_deadline deadline)

@@ -120,7 +120,7 @@ struct flow__runtime {
     struct flow__shared_queue queue;
     flow__atomic(bool) workers_end; /* asks the worker threads to leave */
     flow__atomic(int) threads_left; /* workers that have followed it */
-    flow__atomic(int) pinned;
+    flow__atomic(int) threads_begun, pinned;
 
     /* What foreign threads do, under foreign_lock: no worker ever takes it while others wait. */
     struct flow__lock foreign_lock;
@@ -138,13 +138,13 @@ struct flow__runtime {
     flow__atomic(uint64_t) offloaded;
     flow__atomic(uint32_t) offload_threads;
     flow__atomic(uint64_t) bind_failures;
-    flow__atomic(uint32_t) driver;        /* 1 while a thread drives */
+    flow__atomic(uint32_t) driver;        /* 1 while a thread drives, 2 if others wait for that */
 };
 
-extern struct flow__runtime flow__runtime;
+extern struct flow__runtime flow__runtime __attribute__((visibility("hidden")));
 
 /* The worker whose owner this thread is, seen from outside of coroutines; NULL on a foreign thread. */
-extern __thread struct flow__worker *flow__owned_worker;
+extern __thread struct flow__worker *flow__owned_worker __attribute__((visibility("hidden")));
 
 /* ---- counters ---- */
 
@@ -272,7 +272,7 @@ int flow__outside(void);
 
 /* Leaves the running task to whoever runs it: the scheduler, or, the first time, the coroutine that
  * is calling it. Returns what the one who resumes it says. */
-static inline long flow__leave(struct flow__task *self)
+static inline int flow__leave(struct flow__task *self)
 {
     struct flow__strand *to = (struct flow__strand *)((uintptr_t)self->back & ~(uintptr_t)1);
 
@@ -290,8 +290,8 @@ void flow__finish(struct flow__worker *w, struct flow__task *t);
 /* Cancels a block whose generation fits; -ESRCH otherwise. */
 int flow__cancel_id(struct flow__worker *w, uint64_t id);
 
-/* A new, unsubmitted task or NULL and *error. w: the caller's worker or NULL. */
-struct flow__task *flow__new_task(struct flow__worker *w, flow_fn fn, void *arg, void *spawn_site, int *error);
+/* Cancels whatever task the block is just now; for when all are to be cancelled. */
+void flow__cancel_block(struct flow__worker *w, struct flow__task *t);
 
 /* Gives the block back; the caller owns it exclusively. w: the caller's worker or NULL. */
 void flow__free_task(struct flow__worker *w, struct flow__task *t);

@@ -32,7 +32,7 @@ struct flow__syscalls {
     int (*thread_create)(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg);
 };
 
-extern struct flow__syscalls flow__sys;
-extern const struct flow__syscalls flow__sys_real;
+extern struct flow__syscalls flow__sys __attribute__((visibility("hidden")));
+extern const struct flow__syscalls flow__sys_real __attribute__((visibility("hidden")));
 
 #endif

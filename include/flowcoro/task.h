@@ -52,7 +52,8 @@ FLOW_API int flow_spawn(flow_task *out, flow_fn fn, void *arg);
 
 /* Calls fn(arg) as a new task, here and now, and returns when it finishes or
  * first suspends. The cheapest way to start something that seldom waits. Errors
- * as flow_spawn, -ENOMEM also when there is no stack. From a coroutine; a foreign thread gets -EPERM. */
+ * as flow_spawn, -ENOMEM also when there is no stack. *out is set when this call returns; the task itself
+ * may use flow_self(). From a coroutine; a foreign thread gets -EPERM. */
 FLOW_API int flow_spawn_now(flow_task *out, flow_fn fn, void *arg);
 
 /* As flow_spawn, with options (NULL: none). -EINVAL: an unknown size or flag, a
