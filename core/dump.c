@@ -75,7 +75,7 @@ static int dump(struct output *o)
         struct flow__task *t = &flow__registry.base[i];
         uint64_t life = load_acquire(&t->life);
 
-        if (life == 0 || (life & FLOW__LIFE_FREE) || (t->flags & FLOW__IS_THREAD))
+        if (life == 0 || (life & FLOW__LIFE_FREE) || flow__has(t, FLOW__IS_THREAD))
             continue;
         describe(o, t, life);
         n++;

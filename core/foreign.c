@@ -7,7 +7,7 @@
  * while it blocks; flow_stop changes the state, then waits for a grace period, and only then
  * takes the memory away. A thread registers with liburcu at its first call; a
  * destructor of thread-specific data unregisters it. */
-#include "core/worker.h"
+#include "core/life.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -79,19 +79,35 @@ void flow__foreign_leave(void)
     flow__reclaim_leave();
 }
 
-struct flow__task *flow__foreign_self(void)
+struct flow__task *flow__take_foreign_block(void)
 {
     struct flow__runtime *rt = &flow__runtime;
     struct flow__task *t;
-    uint64_t life;
 
     flow__lock(&rt->foreign_lock);
     t = flow__block_take(&rt->foreign_blocks);
     flow__unlock(&rt->foreign_lock);
+    return t;
+}
+
+void flow__give_foreign_block(struct flow__task *t)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    flow__lock(&rt->foreign_lock);
+    flow__block_give(&rt->foreign_blocks, t);
+    flow__unlock(&rt->foreign_lock);
+}
+
+struct flow__task *flow__foreign_self(void)
+{
+    struct flow__task *t = flow__take_foreign_block();
+    uint64_t life;
+
     if (!t)
         return NULL;
     t->home = NULL;
-    t->flags = FLOW__IS_THREAD;
+    store_relaxed(&t->flags, FLOW__IS_THREAD);
     store_relaxed(&t->wait, load_relaxed(&t->wait) >> FLOW__EPOCH_SHIFT << FLOW__EPOCH_SHIFT);
     life = load_relaxed(&t->life);
     store_release(&t->life, (life & ~(uint64_t)UINT32_MAX) | FLOW__LIFE_DETACHED);

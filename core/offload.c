@@ -40,6 +40,7 @@ struct flow_lane {
     struct flow__lock lock;
     /* All under lock. */
     struct job *first, **last;
+    struct job *running; /* all that are RUNNING, in no order */
     unsigned n_queued, n_idle, n_threads, n_running, references;
     bool closing;
     flow__atomic(uint32_t) bell; /* changes when there is something for idle helpers */
@@ -107,6 +108,30 @@ static struct job *wait_for_job(flow_lane *lane)
     return job;
 }
 
+static void unlink_running(flow_lane *lane, struct job *job)
+{
+    struct job **at = &lane->running;
+
+    while (*at != job)
+        at = &(*at)->next;
+    *at = job->next;
+}
+
+/* A helper still holds what belongs to a caller, until this says no. */
+static void let_go(void)
+{
+    fetch_sub_seq(&flow__runtime.offloads_running, 1);
+    flow__tell_quiet();
+}
+
+/* Under the lock: from now on the helper alone has the job. */
+static void abandon(flow_lane *lane, struct job *job)
+{
+    unlink_running(lane, job);
+    job->state = ABANDONED;
+    let_go();
+}
+
 /* Runs a job that was taken. Called and left with the lock held; after DONE the
  * job may be gone. */
 static void run_job(flow_lane *lane, struct job *job)
@@ -116,6 +141,9 @@ static void run_job(flow_lane *lane, struct job *job)
     uint64_t epoch;
 
     job->state = RUNNING;
+    job->next = lane->running;
+    lane->running = job;
+    fetch_add_seq(&flow__runtime.offloads_running, 1);
     lane->n_running++;
     flow__unlock(&lane->lock);
     fetch_add_relaxed(&flow__runtime.offloaded, 1);
@@ -129,14 +157,15 @@ static void run_job(flow_lane *lane, struct job *job)
         flow__lock(&lane->lock);
         return;
     }
+    unlink_running(lane, job);
     job->result = result;
     job->state = DONE;
     task = job->task;
     epoch = job->epoch;
     flow__unlock(&lane->lock);
-    /* The caller waits, so the runtime cannot go away; no section is needed for that. */
+    /* flow_stop waits for let_go(), so the task's block is still there. */
     flow__win(NULL, task, epoch, FLOW__WAIT_WOKEN);
-    flow__tell_quiet();
+    let_go();
     flow__lock(&lane->lock);
 }
 
@@ -291,6 +320,40 @@ void flow__offload_close(void)
     memset(built_in, 0, sizeof built_in);
 }
 
+/* The callers are gone for good: what they queued is dropped, what they own and runs is abandoned. */
+static void orphan_lane(flow_lane *lane)
+{
+    struct job *dropped, *next;
+
+    flow__lock(&lane->lock);
+    lane->closing = true;
+    dropped = lane->first;
+    lane->first = NULL;
+    lane->last = &lane->first;
+    lane->n_queued = 0;
+    for (struct job *job = lane->running; job; job = next) {
+        next = job->next;
+        if (job->release)
+            abandon(lane, job);
+    }
+    flow__unlock(&lane->lock);
+    for (; dropped; dropped = next) {
+        next = dropped->next;
+        if (!dropped->release)
+            continue; /* it lies in its caller's frame */
+        dropped->release(dropped->arg);
+        flow__sys.release(dropped);
+    }
+}
+
+void flow__offload_orphan(void)
+{
+    flow__lock(&list_lock);
+    for (flow_lane *lane = lanes; lane; lane = lane->next)
+        orphan_lane(lane);
+    flow__unlock(&list_lock);
+}
+
 bool flow__offload_busy(void)
 {
     return load_seq(&flow__runtime.offloads_running) != 0;
@@ -349,7 +412,7 @@ static enum job_state withdraw(flow_lane *lane, struct job *job, struct flow__ta
             lane->last = at;
         lane->n_queued--;
     } else if (job->state == RUNNING && job->release) {
-        job->state = ABANDONED;
+        abandon(lane, job);
     } else if (job->state == RUNNING) {
         flow__arm(self, true, &job->epoch);
     }
@@ -383,9 +446,7 @@ static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadlin
     if (r) {
         *state = withdraw(lane, job, self);
         if (*state == RUNNING) {
-            fetch_add_seq(&rt->offloads_running, 1);
             flow__wait(self, job->epoch, FLOW__WHY_OFFLOAD, FLOW_FOREVER);
-            fetch_sub_seq(&rt->offloads_running, 1);
             *state = DONE;
         }
         if (*state == DONE)

@@ -307,7 +307,13 @@ static bool is_empty_or_cancel(struct flow__runtime *rt)
 
 static bool threads_have_left(struct flow__runtime *rt)
 {
-    return load_seq(&rt->threads_left) == rt->n_workers && load_seq(&rt->foreign_waiting) == 0 && !flow__offload_busy();
+    return load_seq(&rt->threads_left) == rt->n_workers && load_seq(&rt->foreign_waiting) == 0;
+}
+
+static bool helpers_have_let_go(struct flow__runtime *rt)
+{
+    (void)rt;
+    return !flow__offload_busy();
 }
 
 static bool is_over_or_dead(struct flow__runtime *rt)
@@ -370,7 +376,12 @@ static int stop(flow_deadline deadline)
     left = flow__live_tasks();
     tell_workers_to_end(rt);
     patience = flow_after(STOP_PATIENCE_NS);
-    if (!wait_until(rt, threads_have_left, patience > deadline ? patience : deadline))
+    if (patience < deadline)
+        patience = deadline;
+    if (!wait_until(rt, threads_have_left, patience))
+        return -EBUSY;
+    flow__offload_orphan();
+    if (!wait_until(rt, helpers_have_let_go, patience))
         return -EBUSY;
     close_all(rt);
     return left > INT32_MAX ? INT32_MAX : (int)left;

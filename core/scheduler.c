@@ -12,6 +12,7 @@
  *   others' rings, and LIFO slots that have lain untouched for a while.
  * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
  * timers are armed); the inbox at every one. */
+#include "core/start.h"
 #include "core/worker.h"
 
 #include <errno.h>
@@ -31,39 +32,7 @@
 
 __thread struct flow__worker *flow__owned_worker;
 
-/* ---- room for started tasks ---- */
-
-static int reserve_ready(struct flow__ready *r, uint32_t n)
-{
-    uint32_t capacity = r->capacity ? r->capacity : 512, count = flow__ready_count(r);
-    struct flow__task **entry;
-
-    if (n <= r->capacity)
-        return 0;
-    while (capacity < n)
-        capacity *= 2;
-    entry = flow__sys.map(capacity * sizeof *entry, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-    if (!entry)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < count; i++)
-        entry[i] = r->entry[(r->head + i) & r->mask];
-    if (r->entry)
-        flow__sys.unmap(r->entry, r->capacity * sizeof *entry);
-    *r = (struct flow__ready){entry, 0, count, capacity - 1, capacity};
-    return 0;
-}
-
-/* One more started task: after this, waking it and arming its timer cannot fail. */
-static int reserve_one(struct flow__worker *w)
-{
-    uint32_t n = w->n_started - load_relaxed(&w->departed) + 1;
-
-    if (flow__likely(n <= w->ready.capacity && n <= w->timers.heap_capacity))
-        return 0;
-    if (reserve_ready(&w->ready, n))
-        return -ENOMEM;
-    return flow__timers_reserve(&w->timers, n);
-}
+/* ---- a worker's memory ---- */
 
 int flow__worker_open(struct flow__worker *w, int64_t now)
 {
@@ -71,7 +40,7 @@ int flow__worker_open(struct flow__worker *w, int64_t now)
     flow__timers_init(&w->timers, now);
     w->until_poll = POLL_INTERVAL;
     w->random = (uint64_t)w->index * 0x9e3779b97f4a7c15u + 1;
-    return reserve_one(w);
+    return flow__reserve_one(w);
 }
 
 void flow__worker_close(struct flow__worker *w)
@@ -158,6 +127,14 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
         wake_searcher(NULL);
         return;
     }
+    if (w->n_victims == 0) {
+        /* Alone: there is no thief, and nobody to wake. */
+        older = load_relaxed(&w->lifo);
+        store_relaxed(&w->lifo, t);
+        if (older)
+            push_ring(w, older);
+        return;
+    }
     count_up(&w->lifo_pushes, 1);
     /* [LIFO-1] seq_cst: its release half pairs with [LIFO-2] and publishes the task; as a full
      * barrier it orders the push before the look at who sleeps, see sync/parker.h. */
@@ -203,7 +180,7 @@ void flow__make_ready(struct flow__worker *w, struct flow__task *t)
 {
     /* A roaming task that wakes itself while it publishes must not be stolen
      * yet: it takes the way through the inbox, which is read after the switch. */
-    if (w != t->home || (t->flags & FLOW_ROAM)) {
+    if (w != t->home || flow__has(t, FLOW_ROAM)) {
         send(w, t->home, t);
         return;
     }
@@ -224,7 +201,7 @@ static void drain_inbox(struct flow__worker *w)
             continue;
         }
         disarm_timer(w, t);
-        if (t->flags & FLOW_ROAM) {
+        if (flow__has(t, FLOW_ROAM)) {
             push_ring(w, t);
             wake_searcher(w);
         } else {
@@ -263,7 +240,12 @@ bool flow__take_back(struct flow__worker *w, struct flow__task *t)
 {
     struct flow__task *seen = t;
 
-    return load_relaxed(&w->lifo) == t && cas_acquire(&w->lifo, &seen, NULL);
+    if (load_relaxed(&w->lifo) != t)
+        return false;
+    if (w->n_victims > 0)
+        return cas_acquire(&w->lifo, &seen, NULL);
+    store_relaxed(&w->lifo, NULL);
+    return true;
 }
 
 static struct flow__task *pop_unstarted(struct flow__worker *w)
@@ -319,127 +301,12 @@ static struct flow__task *next_local_polled(struct flow__worker *w)
 
 /* ---- running ---- */
 
-static void give_stack_back(struct flow__worker *w, int class_index, char *slot)
-{
-    if (flow__unlikely(!flow__stack_intact(slot)))
-        flow__die("a coroutine has overflowed its stack (canary overwritten)");
-    flow__count(w, stacks_returned);
-    flow__stack_give(&w->stacks, class_index, slot);
-}
-
-/* Leaves the stack of a task that has suspended before: its caller is long gone. */
-_Noreturn static __attribute__((noinline)) flow__unsanitized void end_on_own_stack(struct flow__worker *w,
-                                                                                   struct flow__task *t)
-{
-    struct flow__strand gone;
-
-    w->dead_stack = t->stack;
-    w->dead_class = t->stack_class;
-    flow__count(w, switches);
-    if (t->flags & FLOW_FP_ENVIRONMENT)
-        flow__fp_load(&w->fp);
-    flow__finish(w, t);
-    flow__go_last(&gone, &w->strand, FLOW__FINISHED);
-}
-
-/* The first and last function on every coroutine's stack. */
-static flow__unsanitized long task_main(void *arg)
-{
-    struct flow__task *t = arg;
-    struct flow__strand *caller = (struct flow__strand *)((uintptr_t)t->back & ~(uintptr_t)1);
-    struct flow__worker *w;
-
-    flow__arrive(caller);
-    t->result = t->fn(t->arg);
-    if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
-        flow__die("a coroutine has returned in the child of a fork");
-    w = t->home;
-    w->n_started--;
-    if (flow__unlikely(!((uintptr_t)t->back & 1)))
-        end_on_own_stack(w, t);
-    /* It never suspended: a plain return, and the caller takes the stack back. */
-    flow__finish(w, t);
-    flow__before_return(caller);
-    return FLOW__FINISHED;
-}
-
-/* Makes the slot t's; returns the top of the stack. */
-static struct flow__stack_header *ready_stack(char *slot, struct flow__task *t)
-{
-    struct flow__stack_header *header = flow__stack_header(slot);
-
-#ifdef FLOW__ASAN
-    t->strand.stack_low = slot + flow__stacks.page_bytes;
-    t->strand.stack_bytes = (size_t)((char *)header - slot) - flow__stacks.page_bytes;
-    __asan_unpoison_memory_region(t->strand.stack_low, t->strand.stack_bytes);
-#endif
-#ifdef FLOW__TSAN
-    if (!header->fiber)
-        header->fiber = __tsan_create_fiber(0);
-    t->strand.fiber = header->fiber;
-#endif
-    header->task = t;
-    return header;
-}
-
-/* The same on a stack that the caller has, for a task with an FP environment of its own. */
-static __attribute__((noinline)) long call_with_fp(struct flow__strand *from, void *top, struct flow__task *t)
-{
-    struct flow__fp_environment fp;
-    long r;
-
-    flow__fp_save(&fp);
-    r = flow__call(&from->context, top, task_main, t);
-    flow__fp_load(&fp);
-    return r;
-}
-
-long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t)
-{
-    int class_index = t->stack_class;
-    bool own_fp = t->flags & FLOW_FP_ENVIRONMENT;
-    struct flow__stack_header *top;
-    char *slot;
-    long r;
-
-    if (flow__unlikely(reserve_one(w)))
-        return -ENOMEM;
-    slot = flow__stack_take(&w->stacks, class_index);
-    if (flow__unlikely(!slot))
-        return -ENOMEM;
-    flow__count(w, stacks_taken);
-    flow__count_n(w, switches, 2);
-    w->n_started++;
-    t->stack = slot;
-    t->home = w;
-    t->back = (struct flow__strand *)((uintptr_t)from | 1);
-    top = ready_stack(slot, t);
-    flow__before_call(from, &t->strand);
-    if (flow__unlikely(own_fp))
-        r = call_with_fp(from, top, t);
-    else
-        r = flow__call(&from->context, top, task_main, t);
-    flow__after_call(from);
-    if (flow__likely(r == FLOW__FINISHED))
-        give_stack_back(w, class_index, slot);
-    else
-        flow__after_suspension(w);
-    return r;
-}
-
-void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error)
-{
-    t->home = w;
-    t->result = flow_err(error);
-    flow__finish(w, t);
-}
-
 void flow__after_suspension(struct flow__worker *w)
 {
     struct flow__task *roamer = w->roamer;
 
     if (w->dead_stack) {
-        give_stack_back(w, w->dead_class, w->dead_stack);
+        flow__return_stack(w, w->dead_class, w->dead_stack);
         w->dead_stack = NULL;
     }
     if (flow__unlikely(roamer)) {
@@ -452,7 +319,7 @@ void flow__after_suspension(struct flow__worker *w)
 /* Makes a roaming task that came from elsewhere at home here. False: no memory. */
 static bool adopt(struct flow__worker *w, struct flow__task *t)
 {
-    if (reserve_one(w))
+    if (flow__reserve_one(w))
         return false;
     fetch_add_relaxed(&t->home->departed, 1);
     w->n_started++;
@@ -467,6 +334,7 @@ static void resume(struct flow__worker *w, struct flow__task *t)
         send(w, t->home, t);
         return;
     }
+    flow__count(w, switches);
     flow__go(&w->strand, &t->strand, flow__is_cancelled(t) ? -ECANCELED : 0);
     flow__after_suspension(w);
 }
@@ -603,7 +471,8 @@ static void doze(struct flow__worker *w)
     exchange_seq(&w->parker.word, FLOW__PARKED);
     if (flow__inbox_is_empty(&w->inbox) && !load_relaxed(&flow__runtime.workers_end))
         flow__sys.futex_wait(&w->parker.word, FLOW__PARKED, flow__sys.now() + DOZE_NS);
-    exchange_seq(&w->parker.word, FLOW__RUNNING);
+    /* Who read the map before we left it may have summoned us. */
+    w->searching = exchange_seq(&w->parker.word, FLOW__RUNNING) == FLOW__SUMMONED;
 }
 
 static int64_t park_deadline(struct flow__worker *w)
@@ -752,6 +621,26 @@ static int64_t run_round(struct flow__worker *w)
     return n;
 }
 
+/* Sleeps until something comes; false if nothing can and that is asked for. */
+static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect)
+{
+    struct flow__idle *idle = &flow__runtime.idle;
+    uint32_t became;
+    bool dead;
+
+    flow__parker_announce(&w->parker, idle, w->index);
+    dead = detect && flow__nothing_can_happen();
+    if (dead || !flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
+        became = flow__parker_cancel(&w->parker, idle, w->index);
+    } else {
+        flow__count(w, parks);
+        became = flow__parker_sleep(&w->parker, idle, w->index, until);
+    }
+    if (became == FLOW__SUMMONED)
+        flow__idle_end_search(idle);
+    return !dead;
+}
+
 int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline)
 {
     for (;;) {
@@ -762,19 +651,8 @@ int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline)
         if (flow__sys.now() >= deadline)
             return 0;
         next = flow__timers_next(&w->timers);
-        flow__parker_announce(&w->parker, &flow__runtime.idle, w->index);
-        if (deadline == FLOW_FOREVER && flow__nothing_can_happen()) {
-            flow__parker_cancel(&w->parker, &flow__runtime.idle, w->index);
+        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER))
             return -EDEADLK;
-        }
-        if (!flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
-            flow__parker_cancel(&w->parker, &flow__runtime.idle, w->index);
-            continue;
-        }
-        flow__count(w, parks);
-        if (flow__parker_sleep(&w->parker, &flow__runtime.idle, w->index, next < deadline ? next : deadline) ==
-            FLOW__SUMMONED)
-            flow__idle_end_search(&flow__runtime.idle);
     }
 }
 

@@ -104,6 +104,15 @@ static inline struct flow__stack_header *flow__stack_header(const char *slot)
     return flow__stack_header_at((uintptr_t)slot - flow__stacks.base);
 }
 
+/* The same, quicker, when the class is known. */
+static inline struct flow__stack_header *flow__stack_top(const char *slot, int class_index)
+{
+    unsigned shift = FLOW__STACK_MIN_SHIFT + (unsigned)class_index;
+    uintptr_t colour = ((uintptr_t)slot - flow__stacks.base) >> shift & 15;
+
+    return (struct flow__stack_header *)(slot + ((uintptr_t)1 << shift) - colour * FLOW__CACHE_LINE) - 1;
+}
+
 /* The task whose stack we are on, or NULL. No thread-local is read, so this is
  * right also in a coroutine that has just moved to another thread. */
 static inline struct flow__task *flow__self(void)

@@ -26,6 +26,8 @@ static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
     COPY(remote_wakes);
     COPY(no_stack);
 #undef COPY
+    /* Only the switches between running tasks are counted one by one; starts and ends are known. */
+    s->switches += s->stacks_taken + s->stacks_returned;
 }
 
 /* The struct is nothing but counters, all of one type. */

@@ -102,7 +102,7 @@ struct flow__task {
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
     char *stack;        /* lowest address of its stack slot, NULL before it starts */
-    uint32_t flags;
+    flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the next spawn */
     uint8_t stack_class;
     flow__atomic(uint8_t) why;
     int64_t spare; /* pads the block to two cache lines */
@@ -115,6 +115,11 @@ _Static_assert(sizeof(struct flow__task) == 128, "a queued task costs two cache 
 static inline struct flow__task *flow__task_of_link(struct flow__link *link)
 {
     return (struct flow__task *)((char *)link - offsetof(struct flow__task, link));
+}
+
+static inline bool flow__has(struct flow__task *t, uint32_t flag)
+{
+    return load_relaxed(&t->flags) & flag;
 }
 
 static inline bool flow__is_cancelled(struct flow__task *t)

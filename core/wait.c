@@ -69,7 +69,7 @@ bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, uns
     while (is_armed(seen, epoch)) {
         /* Read before the CAS: after it a stand-in's thread may go on by itself and give the block away. A
          * task can not: it needs us to make it ready. */
-        bool is_thread = t->flags & FLOW__IS_THREAD;
+        bool is_thread = flow__has(t, FLOW__IS_THREAD);
 
         /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
          * winner wrote for the task, which reads it after [WAIT-3]. */
@@ -151,7 +151,7 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
 {
     struct flow__timer timer;
 
-    if (flow__unlikely(self->flags & FLOW__IS_THREAD))
+    if (flow__unlikely(flow__has(self, FLOW__IS_THREAD)))
         return wait_as_thread(self, epoch, deadline);
 
     store_relaxed(&self->why, (uint8_t)why);
@@ -164,7 +164,7 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
         flow__timer_add(&w->timers, &timer, deadline);
         flow__count(w, timers_armed);
     }
-    if (flow__unlikely(self->flags & FLOW_FP_ENVIRONMENT))
+    if (flow__unlikely(flow__has(self, FLOW_FP_ENVIRONMENT)))
         leave_with_fp_environment(self);
     else
         flow__leave(self);
@@ -185,11 +185,11 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
  * scheduler queues it, after the switch. */
 static __attribute__((noinline)) int yield_slowly(struct flow__task *self)
 {
-    if (self->flags & FLOW_ROAM)
+    if (flow__has(self, FLOW_ROAM))
         self->home->roamer = self;
     else
         flow__ready_push(&self->home->ready, self);
-    if (self->flags & FLOW_FP_ENVIRONMENT)
+    if (flow__has(self, FLOW_FP_ENVIRONMENT))
         leave_with_fp_environment(self);
     else
         flow__leave(self);
@@ -204,7 +204,7 @@ int flow_yield(void)
 
     if (flow__unlikely(!self))
         return flow__outside();
-    if (flow__unlikely(self->flags & (FLOW_ROAM | FLOW_FP_ENVIRONMENT)))
+    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT)))
         return yield_slowly(self);
 
     struct flow__worker *w = self->home;

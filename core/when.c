@@ -193,7 +193,7 @@ static struct flow__task *begin(int *error)
 
 static void end(struct flow__task *self)
 {
-    if (!(self->flags & FLOW__IS_THREAD))
+    if (!flow__has(self, FLOW__IS_THREAD))
         return;
     flow__foreign_release(self);
     flow__foreign_leave();

@@ -134,7 +134,7 @@ struct flow__runtime {
     flow__atomic(int) quiet_waiters;
 
     flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
-    flow__atomic(uint64_t) offloads_running; /* of these, past their deadline but not abandoned */
+    flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
     flow__atomic(uint32_t) offload_threads;
     flow__atomic(uint64_t) bind_failures;
@@ -219,10 +219,6 @@ void flow__submit(struct flow__worker *w, struct flow__task *t);
 /* Queues it for one worker, which alone may start it. */
 void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t);
 
-/* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
- * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened. */
-long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t);
-
 /* Ends an unstarted task with an error, its function not run. */
 void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error);
 
@@ -277,15 +273,12 @@ static inline int flow__leave(struct flow__task *self)
     struct flow__strand *to = (struct flow__strand *)((uintptr_t)self->back & ~(uintptr_t)1);
 
     flow__assert(!flow__reclaim_inside());
-    flow__count_n(self->home, switches, 2);
+    flow__count(self->home, switches);
     self->back = &self->home->strand;
     return flow__go(&self->strand, to, FLOW__SUSPENDED);
 }
 
-/* ---- tasks (task.c) ---- */
-
-/* The task has its result: tells its joiner or frees it. w: the worker it ran on. */
-void flow__finish(struct flow__worker *w, struct flow__task *t);
+/* ---- join.c ---- */
 
 /* Cancels a block whose generation fits; -ESRCH otherwise. */
 int flow__cancel_id(struct flow__worker *w, uint64_t id);

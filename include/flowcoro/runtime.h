@@ -59,8 +59,8 @@ FLOW_API const char *flow_start_error(void);
  * back. Foreign threads that wait in this library return -ECANCELED first.
  * Returns the number of tasks that had not ended by the deadline (their stacks
  * are gone: nothing they own is cleaned up), 0 if there was none or nothing ran.
- * -EBUSY: at the deadline a worker was still inside a coroutine that does not
- * suspend; nothing was freed, call again. -EALREADY: another thread is stopping it.
+ * -EBUSY: at the deadline, and a second later, a worker was still inside a coroutine that does not
+ * suspend, or a helper thread inside an offloaded call that uses a coroutine's memory; nothing was freed, call again. -EALREADY: another thread is stopping it.
  * From inside a coroutine it only asks: every task is cancelled and 0 returned;
  * the thread in flow_run, or the next flow_stop, does the rest. */
 FLOW_API int flow_stop(flow_deadline deadline);

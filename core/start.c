@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The first and the last moments of a task, on its own stack; and the room that a worker keeps
+ * for every task that has started there. Runs on the worker's thread. */
+#include "core/start.h"
+
+#include "core/life.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+/* ---- room for started tasks ---- */
+
+static int reserve_ready(struct flow__ready *r, uint32_t n)
+{
+    uint32_t capacity = r->capacity ? r->capacity : 512, count = flow__ready_count(r);
+    struct flow__task **entry;
+
+    if (n <= r->capacity)
+        return 0;
+    while (capacity < n)
+        capacity *= 2;
+    entry = flow__sys.map(capacity * sizeof *entry, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    if (!entry)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        entry[i] = r->entry[(r->head + i) & r->mask];
+    if (r->entry)
+        flow__sys.unmap(r->entry, r->capacity * sizeof *entry);
+    *r = (struct flow__ready){entry, 0, count, capacity - 1, capacity};
+    return 0;
+}
+
+int flow__reserve_slowly(struct flow__worker *w)
+{
+    uint32_t n = w->n_started - load_relaxed(&w->departed) + 1;
+
+    if (reserve_ready(&w->ready, n))
+        return -ENOMEM;
+    return flow__timers_reserve(&w->timers, n);
+}
+
+/* ---- the end ---- */
+
+/* Nobody has its handle yet, so nobody else writes its life. */
+static inline void finish_private(struct flow__worker *w, struct flow__task *t, uint64_t life)
+{
+    if (!(life & FLOW__LIFE_DETACHED)) {
+        store_release(&t->life, (life | FLOW__LIFE_FINISHED) & ~(uint64_t)FLOW__LIFE_PRIVATE);
+        return;
+    }
+    flow__drop_detail(t);
+    store_release(&t->life, flow__next_life(life));
+    flow__give_block(w, t);
+}
+
+static void tell_joiner(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *joiner = t->joiner;
+    uint64_t epoch = t->joiner_epoch;
+
+    /* [LIFE-6] seq_cst: after this the joiner may free t; it does not before. */
+    fetch_and_seq(&t->life, ~(uint64_t)FLOW__LIFE_WAITING);
+    flow__win(w, joiner, epoch, FLOW__WAIT_WOKEN);
+}
+
+static inline void finish(struct flow__worker *w, struct flow__task *t)
+{
+    uint64_t before = load_relaxed(&t->life);
+
+    t->stack = NULL;
+    flow__count(w, finished);
+    if (before & FLOW__LIFE_PRIVATE) {
+        finish_private(w, t, before);
+        return;
+    }
+    /* [LIFE-4] seq_cst: its release half pairs with [LIFE-5]; the result is in place. */
+    before = fetch_or_seq(&t->life, FLOW__LIFE_FINISHED);
+    if (before & FLOW__LIFE_DETACHED)
+        flow__free_task(w, t);
+    else if (before & FLOW__LIFE_WAITING)
+        tell_joiner(w, t);
+    /* else a joiner that comes now, or is about to publish itself, sees FINISHED */
+}
+
+void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error)
+{
+    t->home = w;
+    t->result = flow_err(error);
+    finish(w, t);
+}
+
+/* Leaves the stack of a task that has suspended before: its caller is long gone. */
+_Noreturn static __attribute__((noinline)) flow__unsanitized void end_on_own_stack(struct flow__worker *w,
+                                                                                   struct flow__task *t)
+{
+    struct flow__strand gone;
+
+    w->dead_stack = t->stack;
+    w->dead_class = t->stack_class;
+    if (flow__has(t, FLOW_FP_ENVIRONMENT))
+        flow__fp_load(&w->fp);
+    finish(w, t);
+    flow__go_last(&gone, &w->strand, FLOW__FINISHED);
+}
+
+flow__unsanitized long flow__task_main(void *arg)
+{
+    struct flow__task *t = arg;
+    struct flow__strand *caller = (struct flow__strand *)((uintptr_t)t->back & ~(uintptr_t)1);
+    struct flow__worker *w;
+
+    flow__arrive(caller);
+    t->result = t->fn(t->arg);
+    if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
+        flow__die("a coroutine has returned in the child of a fork");
+    w = t->home;
+    w->n_started--;
+    if (flow__unlikely(!((uintptr_t)t->back & 1)))
+        end_on_own_stack(w, t);
+    /* It never suspended: a plain return, and the caller takes the stack back. */
+    finish(w, t);
+    flow__before_return(caller);
+    return FLOW__FINISHED;
+}
+
+long flow__call_with_fp(struct flow__strand *from, void *top, struct flow__task *t)
+{
+    struct flow__fp_environment fp;
+    long r;
+
+    flow__fp_save(&fp);
+    r = flow__call(&from->context, top, flow__task_main, t);
+    flow__fp_load(&fp);
+    return r;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Starting a task: the one way in which a stack is entered for the first time, be it
+ * by the scheduler, by flow_spawn_now or by the join of a task that nobody has started.
+ * It is a call. The task becomes a coroutine of its own only if it suspends: then
+ * the caller goes on as if the call had returned. In the header because it is most of the
+ * cost of a small task. */
+#ifndef FLOW_CORE_START_H
+#define FLOW_CORE_START_H
+
+#include "core/worker.h"
+
+#include <errno.h>
+
+/* The first function on each stack. */
+__attribute__((visibility("hidden"))) long flow__task_main(void *task);
+
+/* flow__call, with the caller's FP environment restored after it. */
+long flow__call_with_fp(struct flow__strand *from, void *top, struct flow__task *t);
+
+/* Makes room so that one more started task can always be woken and its timer armed. 0 or -ENOMEM. */
+int flow__reserve_slowly(struct flow__worker *w);
+
+static inline int flow__reserve_one(struct flow__worker *w)
+{
+    uint32_t n = w->n_started - load_relaxed(&w->departed);
+
+    if (flow__likely(n < w->ready.capacity && n < w->timers.heap_capacity))
+        return 0;
+    return flow__reserve_slowly(w);
+}
+
+static inline void flow__return_stack(struct flow__worker *w, int class_index, char *slot)
+{
+    if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(slot))
+        flow__die("a coroutine has overflowed its stack (canary overwritten)");
+    flow__count(w, stacks_returned);
+    flow__stack_give(&w->stacks, class_index, slot);
+}
+
+/* Makes the slot t's; returns the top of the stack. */
+static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_index, struct flow__task *t)
+{
+    struct flow__stack_header *header = flow__stack_top(slot, class_index);
+
+#ifdef FLOW__ASAN
+    t->strand.stack_low = slot + flow__stacks.page_bytes;
+    t->strand.stack_bytes = (size_t)((char *)header - slot) - flow__stacks.page_bytes;
+    __asan_unpoison_memory_region(t->strand.stack_low, t->strand.stack_bytes);
+#endif
+#ifdef FLOW__TSAN
+    if (!header->fiber)
+        header->fiber = __tsan_create_fiber(0);
+    t->strand.fiber = header->fiber;
+#endif
+    header->task = t;
+    return header;
+}
+
+/* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
+ * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened. */
+static inline long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t)
+{
+    int class_index = t->stack_class;
+    bool own_fp = flow__has(t, FLOW_FP_ENVIRONMENT);
+    struct flow__stack_header *top;
+    char *slot;
+    long r;
+
+    if (flow__unlikely(flow__reserve_one(w)))
+        return -ENOMEM;
+    slot = flow__stack_take(&w->stacks, class_index);
+    if (flow__unlikely(!slot))
+        return -ENOMEM;
+    flow__count(w, stacks_taken);
+    w->n_started++;
+    t->stack = slot;
+    t->home = w;
+    t->back = (struct flow__strand *)((uintptr_t)from | 1);
+    top = flow__enter_slot(slot, class_index, t);
+    flow__before_call(from, &t->strand);
+    if (flow__unlikely(own_fp))
+        r = flow__call_with_fp(from, top, t);
+    else
+        r = flow__call(&from->context, top, flow__task_main, t);
+    flow__after_call(from);
+    if (flow__likely(r == FLOW__FINISHED))
+        flow__return_stack(w, class_index, slot);
+    else
+        flow__after_suspension(w);
+    return r;
+}
+
+#endif

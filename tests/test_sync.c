@@ -1,0 +1,814 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The room sync/ on real threads: task ring, inbox, lock, parker and idle group, reclamation.
+ * No runtime runs here. Models of the same headers are explored elsewhere; this is about the
+ * machine and the compiler. Every random choice follows from the printed seed. */
+#include "sync/inbox.h"
+#include "sync/lock.h"
+#include "sync/parker.h"
+#include "sync/reclaim.h"
+#include "sync/task_ring.h"
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_THREADS 8
+
+static pthread_t threads[MAX_THREADS];
+static int n_threads;
+
+static void begin(void *(*run)(void *), void *arg)
+{
+    assert_true(n_threads < MAX_THREADS);
+    assert_int_equal(pthread_create(&threads[n_threads++], NULL, run, arg), 0);
+}
+
+static void join_all(void)
+{
+    while (n_threads > 0)
+        pthread_join(threads[--n_threads], NULL);
+}
+
+static void random_delay(uint64_t *random)
+{
+    uint64_t r = test_random(random);
+
+    if (r % 64 == 0)
+        sched_yield();
+    for (uint64_t i = 0; i < (r >> 8) % 64; i++)
+        flow__pause();
+}
+
+/* ---- the ring ---- */
+
+static struct flow__task_ring ring;
+
+static void *entry(uintptr_t n)
+{
+    return (void *)n;
+}
+
+static void ring_begin_at(uint32_t index)
+{
+    memset(&ring, 0, sizeof ring);
+    store_relaxed(&ring.head, index);
+    store_relaxed(&ring.tail, index);
+}
+
+static void test_ring_is_a_bounded_fifo(void **state)
+{
+    static const uint32_t starts[] = {0, 1, 255, UINT32_MAX - 300, UINT32_MAX - 255, UINT32_MAX - 3, UINT32_MAX};
+
+    (void)state;
+    for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
+        uintptr_t in = 1, out = 1;
+
+        ring_begin_at(starts[s]);
+        assert_null(flow__ring_pop(&ring));
+        for (int round = 0; round < 5; round++) {
+            while (flow__ring_push(&ring, entry(in)))
+                in++;
+            assert_int_equal(in - out, FLOW__RING_SIZE);
+            assert_int_equal(flow__ring_count(&ring), FLOW__RING_SIZE);
+            for (int i = 0; i < 100; i++) {
+                assert_ptr_equal(flow__ring_peek(&ring, 0), entry(out));
+                assert_ptr_equal(flow__ring_pop(&ring), entry(out++));
+            }
+            assert_int_equal(flow__ring_count(&ring), FLOW__RING_SIZE - 100);
+        }
+        while (out < in)
+            assert_ptr_equal(flow__ring_pop(&ring), entry(out++));
+        assert_null(flow__ring_pop(&ring));
+        assert_int_equal(flow__ring_count(&ring), 0);
+    }
+}
+
+static void test_ring_steals_half_rounded_up(void **state)
+{
+    (void)state;
+    for (uint32_t n = 0; n <= FLOW__RING_SIZE; n++)
+        for (uint32_t most = 1; most <= FLOW__RING_SIZE; most *= 2) {
+            uint32_t start = UINT32_MAX - n / 2, want = (n + 1) / 2 < most ? (n + 1) / 2 : most;
+            void *loot[FLOW__RING_SIZE + 1];
+
+            ring_begin_at(start);
+            for (uint32_t i = 0; i < n; i++)
+                assert_true(flow__ring_push(&ring, entry(i + 1)));
+            loot[want] = entry(12345);
+            assert_int_equal(flow__ring_steal(&ring, loot, most), want);
+            for (uint32_t i = 0; i < want; i++)
+                assert_ptr_equal(loot[i], entry(i + 1));
+            assert_ptr_equal(loot[want], entry(12345));
+            assert_int_equal(flow__ring_count(&ring), n - want);
+            for (uint32_t i = want; i < n; i++)
+                assert_ptr_equal(flow__ring_pop(&ring), entry(i + 1));
+            assert_null(flow__ring_pop(&ring));
+        }
+}
+
+/* One owner, three thieves. Entries are numbers in the order of the pushes, so every
+ * taker must see its own takes rise. */
+#define THIEVES       3
+#define RING_ENTRIES  3000
+#define RING_MOST     100000
+
+static struct {
+    flow__atomic(uint8_t) taken[RING_MOST];
+    flow__atomic(uint32_t) n_taken, n_steals[THIEVES];
+    flow__atomic(bool) end, late; /* late: who has stolen twice leaves the rest to the others */
+    uint64_t seed;
+} race;
+
+static uintptr_t note_taken(void *taken, uintptr_t before)
+{
+    uintptr_t n = (uintptr_t)taken;
+
+    EXPECT(n > before);
+    if (n == 0 || n >= RING_MOST) {
+        EXPECT(n > 0 && n < RING_MOST);
+        return before;
+    }
+    EXPECT_EQ(fetch_add_relaxed(&race.taken[n], 1), 0);
+    fetch_add_seq(&race.n_taken, 1);
+    return n;
+}
+
+static void *thief(void *arg)
+{
+    int index = (int)(intptr_t)arg;
+    uint64_t random = race.seed + (uint64_t)index;
+    uintptr_t last = 0;
+
+    while (!load_acquire(&race.end)) {
+        void *loot[FLOW__RING_SIZE];
+        uint32_t n;
+
+        if (load_relaxed(&race.late) && load_relaxed(&race.n_steals[index]) >= 2) {
+            sched_yield();
+            continue;
+        }
+        n = flow__ring_steal(&ring, loot, (uint32_t)(test_random(&random) % FLOW__RING_SIZE) + 1);
+
+        for (uint32_t i = 0; i < n; i++)
+            last = note_taken(loot[i], last);
+        if (n)
+            fetch_add_seq(&race.n_steals[index], 1);
+        else
+            random_delay(&random);
+    }
+    return NULL;
+}
+
+static bool every_thief_has_stolen_twice(void)
+{
+    for (int i = 0; i < THIEVES; i++)
+        if (load_relaxed(&race.n_steals[i]) < 2)
+            return false;
+    return true;
+}
+
+/* Returns how many entries were pushed. */
+static uint32_t own_ring(uint64_t *random)
+{
+    uintptr_t next = 1, last = 0;
+    void *popped;
+
+    while (next <= RING_ENTRIES || (!every_thief_has_stolen_twice() && next < RING_MOST)) {
+        uint64_t choice = test_random(random);
+
+        /* Bursts, so that the ring is full, empty and in between. */
+        for (uint64_t i = choice >> 8 & 127; i > 0 && next < RING_MOST; i--) {
+            if (!flow__ring_push(&ring, entry(next)))
+                break;
+            next++;
+        }
+        if (next > RING_ENTRIES) { /* what is still needed is for the thieves */
+            store_relaxed(&race.late, true);
+            sched_yield();
+            continue;
+        }
+        for (uint64_t i = choice >> 16 & 127; i > 0; i--) {
+            popped = flow__ring_pop(&ring);
+            if (!popped)
+                break;
+            last = note_taken(popped, last);
+        }
+        if ((choice & 255) == 0)
+            sched_yield();
+    }
+    store_relaxed(&race.late, true);
+    while ((popped = flow__ring_pop(&ring)))
+        last = note_taken(popped, last);
+    return (uint32_t)next - 1;
+}
+
+static void test_ring_hands_out_every_entry_once(void **state)
+{
+    uint64_t random = test_seed();
+
+    (void)state;
+    for (int round = 0; round < TEST_ROUNDS(150, 30); round++) {
+        uint32_t pushed;
+
+        memset(&race, 0, sizeof race);
+        race.seed = test_random(&random);
+        ring_begin_at(round % 2 ? UINT32_MAX - (uint32_t)(test_random(&random) % RING_ENTRIES) : (uint32_t)round);
+        for (intptr_t i = 0; i < THIEVES; i++)
+            begin(thief, (void *)i);
+        pushed = own_ring(&random);
+        /* A thief may still have to count what it took. */
+        for (int i = 0; i < 5000 && load_seq(&race.n_taken) < pushed; i++)
+            test_nap(FLOW_MS(1));
+        store_release(&race.end, true);
+        join_all();
+        assert_int_equal(load_seq(&race.n_taken), pushed);
+        for (uint32_t i = 1; i <= pushed; i++)
+            if (load_relaxed(&race.taken[i]) != 1)
+                fail_msg("entry %u was taken %u times", i, load_relaxed(&race.taken[i]));
+        assert_true(every_thief_has_stolen_twice());
+        assert_no_failures();
+    }
+}
+
+/* ---- the inbox ---- */
+
+#define PUSHERS        4
+#define PUSHED_BY_EACH TEST_ROUNDS(100000, 20000)
+
+struct letter {
+    struct flow__link link;
+    int pusher;
+    uint32_t number;
+};
+
+static struct flow__inbox inbox;
+static flow__atomic(uint64_t) pushes_into_empty;
+static flow__atomic(int) pushers_left;
+
+static void *pusher(void *arg)
+{
+    struct letter *letters = arg;
+    uint64_t random = (uintptr_t)arg, into_empty = 0;
+
+    for (int i = 0; i < PUSHED_BY_EACH; i++) {
+        into_empty += flow__inbox_push(&inbox, &letters[i].link);
+        if (test_random(&random) % 16 == 0)
+            random_delay(&random);
+    }
+    fetch_add_seq(&pushes_into_empty, into_empty);
+    fetch_sub_seq(&pushers_left, 1);
+    return NULL;
+}
+
+static void test_inbox_keeps_each_pushers_order(void **state)
+{
+    struct letter *letters = calloc((size_t)PUSHERS * (size_t)PUSHED_BY_EACH, sizeof *letters);
+    uint32_t next[PUSHERS] = {0};
+    uint64_t taken = 0, hauls = 0;
+    bool last_look = false;
+
+    (void)state;
+    assert_non_null(letters);
+    assert_true(flow__inbox_is_empty(&inbox));
+    assert_null(flow__inbox_take_all(&inbox));
+    store_release(&pushers_left, PUSHERS);
+    for (int p = 0; p < PUSHERS; p++) {
+        struct letter *own = letters + (size_t)p * (size_t)PUSHED_BY_EACH;
+
+        for (int i = 0; i < PUSHED_BY_EACH; i++)
+            own[i] = (struct letter){.pusher = p, .number = (uint32_t)i};
+        begin(pusher, own);
+    }
+    while (!last_look) {
+        struct flow__link *link;
+
+        last_look = load_seq(&pushers_left) == 0;
+        link = flow__inbox_take_all(&inbox);
+        hauls += link != NULL;
+        for (; link; taken++) {
+            struct letter *letter = (struct letter *)link;
+
+            link = link->next;
+            EXPECT_EQ(letter->number, next[letter->pusher]);
+            next[letter->pusher] = letter->number + 1;
+        }
+    }
+    join_all();
+    assert_no_failures();
+    assert_int_equal(taken, (uint64_t)PUSHERS * (uint64_t)PUSHED_BY_EACH);
+    /* Whoever finds it empty is the one who wakes the owner: once for each haul. */
+    assert_int_equal(load_seq(&pushes_into_empty), hauls);
+    assert_true(flow__inbox_is_empty(&inbox));
+    free(letters);
+}
+
+/* ---- the lock ---- */
+
+#define LOCK_ROUNDS TEST_ROUNDS(100000, 20000)
+
+static struct flow__lock lock;
+static uint64_t guarded_count; /* under lock */
+static int guarded_holders;    /* under lock */
+static flow__atomic(uint64_t) n_waits;
+
+static int counted_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+{
+    fetch_add_relaxed(&n_waits, 1);
+    return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+static void *locker(void *arg)
+{
+    uint64_t random = (uintptr_t)arg;
+
+    for (int i = 0; i < LOCK_ROUNDS; i++) {
+        flow__lock(&lock);
+        EXPECT_EQ(++guarded_holders, 1);
+        guarded_count++;
+        if (test_random(&random) % 256 == 0)
+            sched_yield(); /* others must sleep now */
+        guarded_holders--;
+        flow__unlock(&lock);
+    }
+    return NULL;
+}
+
+static void test_lock_excludes_and_wakes(void **state)
+{
+    (void)state;
+    flow__sys.futex_wait = counted_futex_wait;
+    for (intptr_t i = 1; i <= 5; i++)
+        begin(locker, (void *)i);
+    join_all();
+    flow__sys = flow__sys_real;
+    assert_no_failures();
+    assert_int_equal(guarded_count, 5 * LOCK_ROUNDS);
+    assert_int_equal(load_relaxed(&lock.word), 0);
+    assert_true(load_relaxed(&n_waits) > 0);
+}
+
+/* ---- parker and idle: what each step does ---- */
+
+static struct flow__idle idle;
+static struct { /* not packed one after the other, as in struct flow__worker */
+    char before[40];
+    struct flow__parker parker;
+    char after[84];
+} bed[FLOW__MAX_WORKERS];
+
+#define STRIDE sizeof bed[0]
+
+static void idle_begin(int n)
+{
+    memset(&idle, 0, sizeof idle);
+    memset(bed, 0, sizeof bed);
+    idle.n_workers = n;
+}
+
+static uint32_t searchers(void)
+{
+    return (uint32_t)load_seq(&idle.state);
+}
+
+static uint32_t sleepers(void)
+{
+    return (uint32_t)(load_seq(&idle.state) >> 32);
+}
+
+static bool wake_one(void)
+{
+    return flow__idle_wake_one(&idle, &bed[0].parker, STRIDE);
+}
+
+static void test_wake_one_summons_one_sleeper_at_a_time(void **state)
+{
+    static const int who[] = {0, 1, 63, 64, 70, 127, 128, 511, 1023};
+    size_t n = sizeof who / sizeof *who;
+    uint32_t summoned = 0;
+
+    (void)state;
+    idle_begin(FLOW__MAX_WORKERS);
+    assert_false(flow__idle_wants_wake(&idle));
+    assert_false(wake_one());
+    for (size_t i = 0; i < n; i++)
+        flow__parker_announce(&bed[who[i]].parker, &idle, who[i]);
+    assert_int_equal(sleepers(), n);
+    for (; n > 0; n--) {
+        int found = -1;
+
+        assert_true(flow__idle_wants_wake(&idle));
+        assert_true(wake_one());
+        assert_int_equal(searchers(), 1);
+        assert_false(flow__idle_wants_wake(&idle));
+        assert_false(wake_one());
+        for (size_t i = 0; i < sizeof who / sizeof *who; i++)
+            if (load_seq(&bed[who[i]].parker.word) == FLOW__SUMMONED)
+                found = who[i], summoned++;
+        assert_true(found >= 0);
+        assert_int_equal(flow__parker_sleep(&bed[found].parker, &idle, found, INT64_MAX), FLOW__SUMMONED);
+        assert_int_equal(load_seq(&bed[found].parker.word), FLOW__RUNNING);
+        assert_int_equal(sleepers(), n - 1);
+        assert_true(flow__idle_end_search(&idle));
+    }
+    assert_int_equal(summoned, sizeof who / sizeof *who);
+    assert_int_equal(load_seq(&idle.state), 0);
+    for (int i = 0; i < FLOW__MAX_WORKERS / 64; i++)
+        assert_int_equal(load_seq(&idle.map[i]), 0);
+}
+
+static void test_wake_one_passes_over_who_was_notified(void **state)
+{
+    (void)state;
+    idle_begin(4);
+    flow__parker_announce(&bed[1].parker, &idle, 1);
+    assert_true(flow__parker_notify(&bed[1].parker));
+    assert_false(flow__parker_notify(&bed[1].parker));
+    /* It still counts as a sleeper, but nobody is there to be woken. */
+    assert_true(flow__idle_wants_wake(&idle));
+    assert_false(wake_one());
+    assert_int_equal(searchers(), 0);
+    flow__parker_announce(&bed[3].parker, &idle, 3);
+    assert_true(wake_one());
+    assert_int_equal(load_seq(&bed[3].parker.word), FLOW__SUMMONED);
+    assert_int_equal(flow__parker_cancel(&bed[1].parker, &idle, 1), FLOW__NOTIFIED);
+    assert_int_equal(flow__parker_cancel(&bed[3].parker, &idle, 3), FLOW__SUMMONED);
+    assert_int_equal(sleepers(), 0);
+    assert_int_equal(searchers(), 1);
+}
+
+static void test_parker_forgets_nothing(void **state)
+{
+    int64_t begin_ns = flow_now();
+
+    (void)state;
+    idle_begin(2);
+    assert_false(flow__parker_notify(&bed[0].parker));
+    flow__parker_announce(&bed[0].parker, &idle, 0);
+    assert_int_equal(sleepers(), 1);
+    assert_int_equal(load_seq(&idle.map[0]), 1);
+    assert_int_equal(flow__parker_cancel(&bed[0].parker, &idle, 0), FLOW__RUNNING);
+    assert_false(flow__parker_notify(&bed[0].parker));
+
+    flow__parker_announce(&bed[0].parker, &idle, 0);
+    assert_true(flow__parker_notify(&bed[0].parker));
+    assert_int_equal(flow__parker_sleep(&bed[0].parker, &idle, 0, INT64_MAX), FLOW__NOTIFIED);
+
+    flow__parker_announce(&bed[0].parker, &idle, 0);
+    assert_int_equal(flow__parker_sleep(&bed[0].parker, &idle, 0, flow_after(FLOW_MS(5))), FLOW__RUNNING);
+    assert_true(flow_now() - begin_ns >= FLOW_MS(5));
+    assert_int_equal(load_seq(&idle.state), 0);
+    assert_int_equal(load_seq(&idle.map[0]), 0);
+}
+
+static void test_half_of_the_workers_may_search(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 9; n++) {
+        int begun = 0;
+
+        idle_begin(n);
+        while (flow__idle_start_search(&idle))
+            begun++;
+        assert_int_equal(begun, (n + 1) / 2);
+        for (; begun > 0; begun--)
+            assert_int_equal(flow__idle_end_search(&idle), begun == 1);
+    }
+}
+
+#define CLAIMS TEST_ROUNDS(20000, 4000)
+
+static flow__atomic(int) claims_in_flight;
+static flow__atomic(uint64_t) claims_won;
+
+static void *claimer(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < CLAIMS; i++) {
+        int who = 0;
+
+        if (!wake_one())
+            continue;
+        EXPECT_EQ(fetch_add_seq(&claims_in_flight, 1), 0);
+        fetch_add_relaxed(&claims_won, 1);
+        while (who < 8 && load_seq(&bed[who].parker.word) != FLOW__SUMMONED)
+            who++;
+        if (who < 8) {
+            EXPECT_EQ(flow__parker_cancel(&bed[who].parker, &idle, who), FLOW__SUMMONED);
+            flow__parker_announce(&bed[who].parker, &idle, who);
+        }
+        EXPECT(who < 8);
+        fetch_sub_seq(&claims_in_flight, 1);
+        EXPECT(flow__idle_end_search(&idle));
+    }
+    return NULL;
+}
+
+static void test_at_most_one_is_summoned(void **state)
+{
+    (void)state;
+    idle_begin(8);
+    for (int i = 0; i < 8; i++)
+        flow__parker_announce(&bed[i].parker, &idle, i);
+    for (int i = 0; i < 4; i++)
+        begin(claimer, NULL);
+    join_all();
+    assert_no_failures();
+    assert_true(load_relaxed(&claims_won) > 0);
+    assert_int_equal(searchers(), 0);
+    assert_int_equal(sleepers(), 8);
+}
+
+/* ---- a small scheduler: a lost wake-up leaves a producer waiting ---- */
+
+#define CONSUMERS 4
+#define PRODUCERS 3
+#define PATIENCE  FLOW_S(5)
+
+struct work {
+    struct flow__link link;
+    flow__atomic(bool) done;
+};
+
+static struct {
+    struct flow__lock lock;
+    struct flow__link *queue; /* under lock */
+    flow__atomic(uint64_t) queued;
+    struct flow__inbox inbox[CONSUMERS];
+    flow__atomic(bool) end;
+    flow__atomic(uint64_t) n_done, n_slept, n_summoned;
+    uint64_t seed;
+    int64_t items;
+} yard;
+
+static int sleepy_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+{
+    static __thread uint64_t random;
+
+    random ^= (uintptr_t)&random;
+    random_delay(&random);
+    return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+static bool work_on(struct flow__link *link)
+{
+    bool any = link != NULL;
+
+    while (link) {
+        struct work *work = (struct work *)link;
+
+        link = link->next; /* it is its producer's again when it is done */
+        fetch_add_relaxed(&yard.n_done, 1);
+        store_release(&work->done, true);
+    }
+    return any;
+}
+
+static struct flow__link *take_queued(void)
+{
+    struct flow__link *link;
+
+    if (load_relaxed(&yard.queued) == 0)
+        return NULL;
+    flow__lock(&yard.lock);
+    link = yard.queue;
+    if (link) {
+        yard.queue = link->next;
+        link->next = NULL;
+        store_relaxed(&yard.queued, load_relaxed(&yard.queued) - 1);
+    }
+    flow__unlock(&yard.lock);
+    return link;
+}
+
+static void wake_another(void)
+{
+    if (flow__idle_wants_wake(&idle) && wake_one())
+        fetch_add_relaxed(&yard.n_summoned, 1);
+}
+
+static bool find_something(int self, bool *searching, uint64_t *random)
+{
+    struct flow__link *link = NULL;
+
+    if (!*searching)
+        *searching = flow__idle_start_search(&idle);
+    for (uint64_t i = *searching ? test_random(random) % 4 : 0; i > 0 && !link; i--) {
+        link = take_queued();
+        random_delay(random);
+    }
+    if (*searching && flow__idle_end_search(&idle) && link && load_relaxed(&yard.queued))
+        wake_another();
+    *searching = false;
+    if (link)
+        return work_on(link);
+    return work_on(flow__inbox_take_all(&yard.inbox[self]));
+}
+
+static void *consumer(void *arg)
+{
+    int self = (int)(intptr_t)arg;
+    struct flow__parker *parker = &bed[self].parker;
+    uint64_t random = yard.seed + (uint64_t)self;
+    bool searching = false;
+
+    while (!load_acquire(&yard.end)) {
+        uint32_t became;
+
+        if (work_on(flow__inbox_take_all(&yard.inbox[self])) || work_on(take_queued()))
+            continue;
+        if (find_something(self, &searching, &random))
+            continue;
+        flow__parker_announce(parker, &idle, self);
+        random_delay(&random);
+        if (!flow__inbox_is_empty(&yard.inbox[self]) || load_seq(&yard.queued) || load_seq(&yard.end)) {
+            became = flow__parker_cancel(parker, &idle, self);
+        } else {
+            fetch_add_relaxed(&yard.n_slept, 1);
+            became = flow__parker_sleep(parker, &idle, self, INT64_MAX);
+        }
+        searching = became == FLOW__SUMMONED;
+    }
+    if (searching)
+        flow__idle_end_search(&idle);
+    return NULL;
+}
+
+static void hand_in(struct work *work, uint64_t choice)
+{
+    store_relaxed(&work->done, false);
+    if (choice % 3 == 0) {
+        int to = (int)(choice >> 8) % CONSUMERS;
+
+        if (flow__inbox_push(&yard.inbox[to < 0 ? -to : to], &work->link))
+            flow__parker_notify(&bed[to < 0 ? -to : to].parker);
+        return;
+    }
+    flow__lock(&yard.lock);
+    work->link.next = yard.queue;
+    yard.queue = &work->link;
+    store_relaxed(&yard.queued, load_relaxed(&yard.queued) + 1);
+    flow__unlock(&yard.lock);
+    wake_another();
+}
+
+static bool await_done(struct work *work)
+{
+    int64_t until = flow_now() + PATIENCE;
+
+    for (int i = 0; !load_acquire(&work->done); i++) {
+        if (i % 64 == 63 && flow_now() > until)
+            return false;
+        sched_yield();
+    }
+    return true;
+}
+
+static void *producer(void *arg)
+{
+    uint64_t random = yard.seed * 31 + (uintptr_t)arg;
+    static struct work works[PRODUCERS][3];
+    struct work *own = works[(uintptr_t)arg];
+
+    for (int64_t i = 0; i < yard.items && !load_relaxed(&yard.end); i++) {
+        int n = (int)(test_random(&random) % 3) + 1;
+
+        for (int k = 0; k < n; k++)
+            hand_in(&own[k], test_random(&random) >> 1);
+        for (int k = 0; k < n; k++)
+            if (!await_done(&own[k])) {
+                EXPECT(!"a wake-up was lost");
+                return NULL;
+            }
+        /* Long enough for all to fall asleep, sometimes. */
+        for (uint64_t pause = test_random(&random) % 256; pause > 0; pause--)
+            random_delay(&random);
+    }
+    return NULL;
+}
+
+static void test_no_wakeup_is_lost(void **state)
+{
+    uint64_t seed = test_seed();
+
+    (void)state;
+    idle_begin(CONSUMERS);
+    memset(&yard, 0, sizeof yard);
+    yard.seed = seed;
+    yard.items = TEST_ROUNDS(4000, 800);
+    flow__sys.futex_wait = sleepy_futex_wait;
+    for (intptr_t i = 0; i < CONSUMERS; i++)
+        begin(consumer, (void *)i);
+    for (intptr_t i = 0; i < PRODUCERS; i++)
+        begin(producer, (void *)i);
+    for (int i = n_threads; i > CONSUMERS; i--)
+        pthread_join(threads[--n_threads], NULL);
+    exchange_seq(&yard.end, true);
+    for (int i = 0; i < CONSUMERS; i++)
+        flow__parker_notify(&bed[i].parker);
+    join_all();
+    flow__sys = flow__sys_real;
+    assert_no_failures();
+    assert_int_equal(load_seq(&yard.queued), 0);
+    assert_int_equal(load_seq(&idle.state), 0);
+    assert_int_equal(load_seq(&idle.map[0]), 0);
+    print_message("%llu items, %llu sleeps, %llu summonses\n", (unsigned long long)load_seq(&yard.n_done),
+                  (unsigned long long)load_seq(&yard.n_slept), (unsigned long long)load_seq(&yard.n_summoned));
+    assert_true(load_seq(&yard.n_slept) > 0);
+    assert_true(load_seq(&yard.n_summoned) > 0);
+}
+
+/* ---- reclamation ---- */
+
+static flow__atomic(int) reader_step; /* 1: inside its section, 2: may leave, 3: has left */
+static flow__atomic(unsigned) n_released;
+
+static void counted_release(void *p)
+{
+    fetch_add_seq(&n_released, 1);
+    flow__sys_real.release(p);
+}
+
+static void *reader(void *arg)
+{
+    (void)arg;
+    flow__reclaim_register();
+    flow__reclaim_enter();
+    EXPECT(flow__reclaim_inside());
+    exchange_seq(&reader_step, 1);
+    while (load_seq(&reader_step) < 2)
+        test_nap(FLOW_MS(1));
+    test_nap(FLOW_MS(20));
+    exchange_seq(&reader_step, 3);
+    flow__reclaim_leave();
+    EXPECT(!flow__reclaim_inside());
+    flow__reclaim_unregister();
+    return NULL;
+}
+
+static void test_reclaim_waits_for_readers(void **state)
+{
+    (void)state;
+    flow__sys.release = counted_release;
+    begin(reader, NULL);
+    while (load_seq(&reader_step) < 1)
+        test_nap(FLOW_MS(1));
+    for (int i = 0; i < 100; i++)
+        flow__reclaim_later(flow__sys.allocate(16));
+    assert_int_equal(load_seq(&n_released), 0);
+    assert_int_equal(flow__reclaim_pending(), 100);
+    exchange_seq(&reader_step, 2);
+    flow__reclaim_drain();
+    assert_int_equal(load_seq(&reader_step), 3);
+    assert_int_equal(load_seq(&n_released), 100);
+    assert_int_equal(flow__reclaim_pending(), 0);
+    join_all();
+    for (int i = 0; i < 1000; i++) {
+        flow__reclaim_later(flow__sys.allocate(16));
+        assert_true(flow__reclaim_pending() < 512); /* bounded without a drain */
+    }
+    flow__reclaim_drain();
+    flow__sys = flow__sys_real;
+    assert_int_equal(load_seq(&n_released), 1100);
+    assert_no_failures();
+}
+
+/* ---- the system-call table ---- */
+
+static void test_futex_says_what_happened(void **state)
+{
+    flow__atomic(uint32_t) word;
+    int64_t until = flow_now() + FLOW_MS(3);
+
+    (void)state;
+    store_relaxed(&word, 5);
+    assert_int_equal(flow__sys.futex_wait(&word, 4, INT64_MAX), -EAGAIN);
+    assert_int_equal(flow__sys.futex_wait(&word, 5, 0), -ETIMEDOUT);
+    assert_int_equal(flow__sys.futex_wait(&word, 5, until), -ETIMEDOUT);
+    assert_true(flow_now() >= until);
+    assert_int_equal(flow__sys.futex_wake(&word, 1), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_ring_is_a_bounded_fifo),
+        TEST(test_ring_steals_half_rounded_up),
+        TEST(test_ring_hands_out_every_entry_once),
+        TEST(test_inbox_keeps_each_pushers_order),
+        TEST(test_lock_excludes_and_wakes),
+        TEST(test_wake_one_summons_one_sleeper_at_a_time),
+        TEST(test_wake_one_passes_over_who_was_notified),
+        TEST(test_parker_forgets_nothing),
+        TEST(test_half_of_the_workers_may_search),
+        TEST(test_at_most_one_is_summoned),
+        TEST(test_no_wakeup_is_lost),
+        TEST(test_reclaim_waits_for_readers),
+        TEST(test_futex_says_what_happened),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
