@@ -77,6 +77,7 @@ int flow__foreign_enter(void)
 void flow__foreign_leave(void)
 {
     flow__reclaim_leave();
+    flow__reclaim_flush();
 }
 
 struct flow__task *flow__take_foreign_block(void)
@@ -101,9 +102,13 @@ void flow__give_foreign_block(struct flow__task *t)
 
 struct flow__task *flow__foreign_self(void)
 {
-    struct flow__task *t = flow__take_foreign_block();
+    struct flow__runtime *rt = &flow__runtime;
+    struct flow__task *t;
     uint64_t life;
 
+    flow__lock(&rt->foreign_lock);
+    t = flow__stand_in_take();
+    flow__unlock(&rt->foreign_lock);
     if (!t)
         return NULL;
     t->home = NULL;
@@ -114,7 +119,13 @@ struct flow__task *flow__foreign_self(void)
     return t;
 }
 
+/* Nobody has its handle and nobody pins it; an old waker is harmless to a free block. */
 void flow__foreign_release(struct flow__task *stand_in)
 {
-    flow__free_task(NULL, stand_in);
+    struct flow__runtime *rt = &flow__runtime;
+
+    store_release(&stand_in->life, load_relaxed(&stand_in->life) | FLOW__LIFE_FREE);
+    flow__lock(&rt->foreign_lock);
+    flow__stand_in_give(stand_in);
+    flow__unlock(&rt->foreign_lock);
 }

@@ -22,7 +22,7 @@ void flow__drop_detail_slowly(struct flow__task *t)
     struct flow__detail *detail = load_relaxed(&t->detail);
 
     store_relaxed(&t->detail, NULL);
-    flow__reclaim_later(detail);
+    flow__reclaim_later(&detail->deferred);
 }
 
 void flow__free_task(struct flow__worker *w, struct flow__task *t)

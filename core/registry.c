@@ -12,10 +12,10 @@
 
 struct flow__registry flow__registry;
 
-int flow__registry_open(uint32_t n_blocks)
+int flow__registry_open(uint32_t n_blocks, uint32_t n_stand_ins)
 {
     struct flow__registry *r = &flow__registry;
-    size_t bytes = (size_t)n_blocks * sizeof(struct flow__task);
+    size_t bytes = ((size_t)n_blocks + n_stand_ins) * sizeof(struct flow__task);
 
     memset(r, 0, sizeof *r);
     r->mapped_bytes = bytes + HUGE;
@@ -24,6 +24,7 @@ int flow__registry_open(uint32_t n_blocks)
         return -ENOMEM;
     r->base = (struct flow__task *)(((uintptr_t)r->mapping + HUGE - 1) & ~(HUGE - 1));
     r->n_blocks = n_blocks;
+    r->n_stand_ins = n_stand_ins;
     /* Huge pages save two thirds of the cost of a large batch's first pass. Small programs
      * stay within the first 2 MiB and pay for small pages. */
     if (bytes > HUGE)
@@ -99,6 +100,24 @@ struct flow__task *flow__block_refill(struct flow__block_cache *cache)
         return flow__block_take(cache);
     }
     return cache->next_unused < cache->end_unused ? first_use(cache->next_unused++) : NULL;
+}
+
+struct flow__task *flow__stand_in_take(void)
+{
+    struct flow__registry *r = &flow__registry;
+    struct flow__link *link = r->stand_ins;
+
+    if (link) {
+        r->stand_ins = link->next;
+        return flow__task_of_link(link);
+    }
+    return r->used_stand_ins < r->n_stand_ins ? first_use(r->n_blocks + r->used_stand_ins++) : NULL;
+}
+
+void flow__stand_in_give(struct flow__task *t)
+{
+    t->link.next = flow__registry.stand_ins;
+    flow__registry.stand_ins = &t->link;
 }
 
 void flow__block_flush(struct flow__block_cache *cache)

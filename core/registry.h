@@ -16,7 +16,10 @@
 
 struct flow__registry {
     struct flow__task *base; /* set once while no worker runs; read by everyone */
-    uint32_t n_blocks;       /* handles beyond this are forged */
+    uint32_t n_blocks;       /* for tasks; handles beyond this are forged */
+    uint32_t n_stand_ins;    /* blocks after these, for foreign threads that wait */
+    uint32_t used_stand_ins; /* under the foreign threads' lock, as the next */
+    struct flow__link *stand_ins;
     flow__atomic(uint32_t) used; /* blocks ever handed out */
     char *mapping;
     size_t mapped_bytes;
@@ -34,9 +37,13 @@ struct flow__block_cache {
     uint32_t next_unused, end_unused; /* slots that were never used */
 };
 
-/* Reserves room for n blocks. 0 or -ENOMEM. */
-int flow__registry_open(uint32_t n_blocks);
+/* Reserves room for n blocks and so many stand-ins. 0 or -ENOMEM. */
+int flow__registry_open(uint32_t n_blocks, uint32_t n_stand_ins);
 void flow__registry_close(void);
+
+/* A stand-in, or NULL. Foreign threads only, under their lock. */
+struct flow__task *flow__stand_in_take(void);
+void flow__stand_in_give(struct flow__task *t);
 
 /* The slow parts of the two calls below. */
 struct flow__task *flow__block_refill(struct flow__block_cache *cache);

@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
-#define SPARE_BLOCKS       4096u /* for caches, and for foreign threads that wait */
+#define STAND_INS          4096u /* foreign threads that wait at one time */
+#define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
 #define STOP_PATIENCE_NS   FLOW_S(1) /* for a worker to leave its coroutine */
 
 struct flow__runtime flow__runtime;
@@ -71,7 +72,8 @@ static void forget_machine(struct flow__runtime *rt)
 
 static int open_memory(struct flow__runtime *rt)
 {
-    uint32_t blocks = (uint32_t)rt->options.max_tasks + SPARE_BLOCKS + (uint32_t)rt->n_places * 4 * FLOW__CHAIN;
+    /* Free blocks in one worker's cache must not keep another from making its tasks. */
+    uint32_t blocks = (uint32_t)rt->options.max_tasks + ((uint32_t)rt->n_places + 1) * CACHED_BLOCKS;
 
     if (flow__stacks_open(rt->options.unguarded_ok, rt->options.no_fork_stacks))
         return flow__start_failed(-ENOMEM, "cannot reserve address space for stacks");
@@ -81,7 +83,7 @@ static int open_memory(struct flow__runtime *rt)
         return flow__start_failed(-EINVAL, "option stack_bytes: this system's pages are too large for %zu",
                                   rt->options.stack_bytes);
     }
-    if (flow__registry_open(blocks)) {
+    if (flow__registry_open(blocks, STAND_INS)) {
         flow__stacks_close();
         return flow__start_failed(-ENOMEM, "cannot reserve memory for %zu tasks (option max_tasks)",
                                   rt->options.max_tasks);
@@ -264,21 +266,25 @@ int flow_start(const struct flow_options *options)
 
 /* ---- stopping ---- */
 
+static void cancel_blocks(struct flow__worker *w, struct flow__task *first, uint32_t n)
+{
+    for (struct flow__task *t = first; t < first + n; t++) {
+        uint64_t life = load_acquire(&t->life);
+
+        if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
+            flow__cancel_block(w, t);
+    }
+}
+
 /* Cancels every task, and every foreign thread's wait. */
 static void cancel_all(void)
 {
+    struct flow__registry *r = &flow__registry;
     struct flow__task *self = flow__self();
     struct flow__worker *w = self ? self->home : NULL;
-    uint32_t used = load_relaxed(&flow__registry.used);
 
-    for (uint32_t i = 0; i < used; i++) {
-        struct flow__task *t = &flow__registry.base[i];
-        uint64_t life = load_acquire(&t->life);
-
-        if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
-            continue;
-        flow__cancel_block(w, t);
-    }
+    cancel_blocks(w, r->base, load_relaxed(&r->used));
+    cancel_blocks(w, r->base + r->n_blocks, r->n_stand_ins);
 }
 
 static bool is_empty(struct flow__runtime *rt)
@@ -322,13 +328,36 @@ static bool is_over_or_dead(struct flow__runtime *rt)
     return flow__live_tasks() == 0 || flow__nothing_can_happen();
 }
 
-/* Without worker threads nobody but us can bring the tasks to their end. */
+/* Without worker threads nobody but us can bring the tasks to their end. Whoever drives
+ * just now is sent away first, and we keep the driver's seat until all is closed. */
+static bool take_the_seat(struct flow__runtime *rt, flow_deadline deadline)
+{
+    for (;;) {
+        uint32_t nobody = 0;
+
+        if (cas_acquire(&rt->driver, &nobody, 1))
+            return true;
+        if (flow__sys.now() >= deadline)
+            return false;
+        flow__parker_notify(&rt->workers[0].parker);
+        flow__wait_for_driver(deadline);
+    }
+}
+
+static void leave_the_seat(struct flow__runtime *rt)
+{
+    if (exchange_seq(&rt->driver, 0) == 2)
+        flow__sys.futex_wake(&rt->driver, INT32_MAX);
+}
+
+static int drive(struct flow__worker *w, flow_deadline deadline, bool for_stop);
+
 static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
 {
-    while (!is_empty(rt)) {
-        int64_t n = flow_drive(deadline);
+    while (flow__live_tasks() > 0) {
+        int n = drive(&rt->workers[0], deadline, true);
 
-        if (n == -EBUSY || (n <= 0 && flow__sys.now() >= deadline))
+        if (n <= 0 && flow__sys.now() >= deadline)
             return;
         if (n == -EDEADLK)
             cancel_all();
@@ -368,6 +397,8 @@ static int stop(flow_deadline deadline)
     store_release(&rt->state, FLOW__STOPPING);
     if (!load_relaxed(&rt->workers_end)) {
         cancel_all();
+        if (rt->n_workers == 0 && !take_the_seat(rt, deadline))
+            return -EBUSY;
         if (rt->n_workers == 0)
             drive_until_empty(rt, deadline);
         else
@@ -384,6 +415,7 @@ static int stop(flow_deadline deadline)
     if (!wait_until(rt, helpers_have_let_go, patience))
         return -EBUSY;
     close_all(rt);
+    leave_the_seat(rt);
     return left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
@@ -422,7 +454,7 @@ int flow_stop(flow_deadline deadline)
 
 /* ---- running and driving ---- */
 
-static int drive(struct flow__worker *w, flow_deadline deadline)
+static int drive(struct flow__worker *w, flow_deadline deadline, bool for_stop)
 {
     int64_t n;
 
@@ -432,7 +464,7 @@ static int drive(struct flow__worker *w, flow_deadline deadline)
 #ifdef FLOW__TSAN
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
-    n = flow__worker_drive(w, deadline);
+    n = flow__worker_drive(w, deadline, for_stop);
     flow__fatal_stack_close(&w->signal_stack);
     flow__owned_worker = NULL;
     return n > INT32_MAX ? INT32_MAX : (int)n;
@@ -455,11 +487,14 @@ int flow_drive(flow_deadline deadline)
         return -EINVAL;
     if (!cas_acquire(&rt->driver, &nobody, 1))
         return -EBUSY;
+    if (load_acquire(&rt->state) == FLOW__STOPPED) { /* since we looked */
+        leave_the_seat(rt);
+        return -ESHUTDOWN;
+    }
     apart = flow__foreign_stands_by(true);
-    r = drive(&rt->workers[0], deadline);
+    r = drive(&rt->workers[0], deadline, false);
     flow__foreign_stands_by(apart);
-    if (exchange_seq(&rt->driver, 0) == 2)
-        flow__sys.futex_wake(&rt->driver, INT32_MAX);
+    leave_the_seat(rt);
     if (r == -EDEADLK)
         flow_dump(STDERR_FILENO);
     return r;
@@ -469,9 +504,14 @@ int flow_drive(flow_deadline deadline)
 static int run_to_the_end(struct flow__runtime *rt)
 {
     if (rt->n_workers == 0) {
-        while (flow__live_tasks() > 0)
-            if (flow_drive(FLOW_FOREVER) == -EDEADLK)
-                return -EDEADLK;
+        while (flow__live_tasks() > 0) {
+            int r = flow_drive(FLOW_FOREVER);
+
+            if (r == -EDEADLK)
+                return r;
+            if (r == -EBUSY)
+                flow__wait_for_driver(FLOW_FOREVER);
+        }
         return 0;
     }
     wait_until(rt, is_over_or_dead, FLOW_FOREVER);
@@ -481,23 +521,34 @@ static int run_to_the_end(struct flow__runtime *rt)
     return -EDEADLK;
 }
 
+static int run_root(struct flow__runtime *rt, flow_fn fn, void *arg, flow_result *out)
+{
+    flow_task root;
+    int r = flow_spawn(&root, fn, arg);
+
+    if (r)
+        return r;
+    r = run_to_the_end(rt);
+    return r ? r : flow_join(root, out, FLOW_FOREVER);
+}
+
 int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out)
 {
-    int r = flow_start(options), joined = 0;
-    flow_task root;
+    struct flow__runtime *rt = &flow__runtime;
     bool apart;
+    int r = flow_start(options);
 
     if (r)
         return r;
     apart = flow__foreign_stands_by(true);
-    r = flow_spawn(&root, fn, arg);
-    if (!r) {
-        r = run_to_the_end(&flow__runtime);
-        joined = r ? r : flow_join(root, out, FLOW_FOREVER);
-    }
+    /* Counted, so that another thread's flow_stop does not take the runtime away under us. */
+    fetch_add_seq(&rt->foreign_waiting, 1);
+    r = run_root(rt, fn, arg, out);
+    fetch_sub_seq(&rt->foreign_waiting, 1);
+    flow__tell_quiet();
     flow_stop(FLOW_FOREVER);
     flow__foreign_stands_by(apart);
-    return r ? r : joined;
+    return r;
 }
 
 /* ---- what there is ---- */

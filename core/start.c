@@ -69,7 +69,8 @@ static inline void finish(struct flow__worker *w, struct flow__task *t)
     uint64_t before = load_relaxed(&t->life);
 
     t->stack = NULL;
-    flow__count(w, finished);
+    /* [LIVE-1] release: pairs with [LIVE-2]; what this task spawned was counted before. */
+    store_release(&w->stats.finished, load_relaxed(&w->stats.finished) + 1);
     if (before & FLOW__LIFE_PRIVATE) {
         finish_private(w, t, before);
         return;

@@ -27,6 +27,7 @@
 #include "core/strand.h"
 #include "sync/atomic.h"
 #include "sync/inbox.h"
+#include "sync/reclaim.h"
 
 #include <flowcoro/task.h>
 
@@ -77,9 +78,8 @@ enum flow__why { /* what a task waits for; for dumps */
 
 /* Seldom needed parts of a task; freed after a grace period, since a dump may read it. */
 struct flow__detail {
+    struct flow__deferred deferred;
     char name[FLOW__NAME_BYTES];
-    int worker; /* where to start, or -1 */
-    int node;
 };
 
 struct flow__task {

@@ -84,8 +84,7 @@ bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, uns
     return false;
 }
 
-/* One thread drives, others that wait sleep until it has finished a round; the word is 2 if one may. */
-static void wait_for_driver(flow_deadline deadline)
+void flow__wait_for_driver(flow_deadline deadline)
 {
     uint32_t busy = 1;
 
@@ -99,11 +98,13 @@ static int drive_meanwhile(flow_deadline deadline)
     int r = flow_drive(deadline);
 
     if (r == -EBUSY) {
-        wait_for_driver(deadline);
+        flow__wait_for_driver(deadline);
         r = 0;
     }
     if (r < 0)
         return r;
+    if (r == 0 && load_relaxed(&flow__runtime.state) != FLOW__RUNNING_STATE)
+        return -ECANCELED;
     return r == 0 && flow__sys.now() >= deadline ? -ETIMEDOUT : 0;
 }
 
@@ -155,7 +156,8 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
         return wait_as_thread(self, epoch, deadline);
 
     store_relaxed(&self->why, (uint8_t)why);
-    if (deadline != FLOW_FOREVER) {
+    /* Who has woken us on this very worker, while we published, found no timer to disarm. */
+    if (deadline != FLOW_FOREVER && is_armed(load_relaxed(&self->wait), epoch)) {
         struct flow__worker *w = self->home;
 
         timer.task = self;

@@ -50,7 +50,7 @@ struct flow__worker {
     struct flow__strand strand;  /* the scheduler, while a task runs */
     struct flow__fp_environment fp; /* what tasks without one of their own run with */
     uint32_t until_poll;         /* dispatches until timers and shared queues are looked at */
-    uint32_t ready_streak, lifo_streak;
+    uint32_t ready_streak, lifo_streak, start_streak; /* see next_local() */
     int32_t budget;
     bool searching;
     int64_t spin_ns, spin_max_ns; /* adaptive, see search() */
@@ -239,8 +239,8 @@ void flow__tell_quiet(void);
 void *flow__worker_main(void *worker);
 
 /* Runs what is ready on w, which the caller owns; if nothing is, waits for something until the
- * deadline. Returns the number of dispatches, or -EDEADLK. */
-int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline);
+ * deadline. Returns the number of dispatches, or -EDEADLK. A stop ends the waiting, unless for_stop. */
+int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_stop);
 
 /* Nothing runs, nothing is queued, and nothing outside can wake a task: a deadlock if tasks live.
  * Exact only while all workers sleep; call it twice. */
@@ -262,6 +262,9 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
 
 /* Wins the given suspension of t and makes t ready. False if it was over. w as in flow__make_ready. */
 bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how);
+
+/* Sleeps until the thread that drives has finished a round. */
+void flow__wait_for_driver(flow_deadline deadline);
 
 /* What a call that needs a coroutine says elsewhere: -EPERM, -ESHUTDOWN or -ENOTSUP. */
 int flow__outside(void);

@@ -18,8 +18,7 @@
 
 static struct {
     struct flow__lock lock;
-    unsigned n;
-    void *object[BATCH];
+    struct flow__deferred *list; /* under lock */
     flow__atomic(uint64_t) pending;
 } deferred;
 
@@ -53,38 +52,37 @@ void flow__reclaim_wait(void)
     urcu_memb_synchronize_rcu();
 }
 
-static void free_all(void **object, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        flow__sys.release(object[i]);
-    fetch_sub_relaxed(&deferred.pending, n);
-}
-
-void flow__reclaim_later(void *p)
-{
-    void *full[BATCH];
-
-    fetch_add_relaxed(&deferred.pending, 1);
-    flow__lock(&deferred.lock);
-    deferred.object[deferred.n++] = p;
-    if (deferred.n < BATCH) {
-        flow__unlock(&deferred.lock);
-        return;
-    }
-    __builtin_memcpy(full, deferred.object, sizeof full);
-    deferred.n = 0;
-    flow__unlock(&deferred.lock);
-    urcu_memb_synchronize_rcu();
-    free_all(full, BATCH);
-}
-
 void flow__reclaim_drain(void)
 {
-    urcu_memb_synchronize_rcu();
+    struct flow__deferred *object, *next;
+
     flow__lock(&deferred.lock);
-    free_all(deferred.object, deferred.n);
-    deferred.n = 0;
+    object = deferred.list;
+    deferred.list = NULL;
     flow__unlock(&deferred.lock);
+    urcu_memb_synchronize_rcu();
+    for (; object; object = next) {
+        next = object->next;
+        flow__sys.release(object);
+        fetch_sub_relaxed(&deferred.pending, 1);
+    }
+}
+
+void flow__reclaim_flush(void)
+{
+    if (load_relaxed(&deferred.pending) >= BATCH)
+        flow__reclaim_drain();
+}
+
+void flow__reclaim_later(struct flow__deferred *object)
+{
+    flow__lock(&deferred.lock);
+    object->next = deferred.list;
+    deferred.list = object;
+    flow__unlock(&deferred.lock);
+    fetch_add_relaxed(&deferred.pending, 1);
+    if (!flow__reclaim_inside())
+        flow__reclaim_flush();
 }
 
 uint64_t flow__reclaim_pending(void)

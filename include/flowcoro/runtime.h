@@ -24,7 +24,8 @@ struct flow_options {
                          * coroutine itself must not fork */
     bool no_fatal_report;/* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
     size_t stack_bytes; /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
-    size_t max_tasks;   /* live tasks; one more gives -ENOSPC (4,000,000; 1 to 67,000,000) */
+    size_t max_tasks;   /* live tasks that are possible; some hundreds more,
+                         * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
     int64_t spin_ns;    /* how long an idle worker looks for work before it parks, at most
                          * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
 };
