@@ -25,7 +25,7 @@ static void thread_ends(void *unused)
     registered = false;
     flow__reclaim_unregister();
     if (!counted_apart)
-        fetch_sub_seq(&flow__runtime.foreign_threads, 1);
+        fetch_sub_seq(&flow__process.foreign_threads, 1);
     flow__tell_quiet();
 }
 
@@ -40,7 +40,7 @@ static void register_thread(void)
     pthread_setspecific(key, &registered);
     registered = true;
     flow__reclaim_register();
-    fetch_add_seq(&flow__runtime.foreign_threads, 1);
+    fetch_add_seq(&flow__process.foreign_threads, 1);
 }
 
 bool flow__foreign_stands_by(bool yes)
@@ -50,7 +50,7 @@ bool flow__foreign_stands_by(bool yes)
     if (!registered)
         register_thread();
     if (yes != before)
-        fetch_add_seq(&flow__runtime.foreign_threads, yes ? -1 : 1);
+        fetch_add_seq(&flow__process.foreign_threads, yes ? -1 : 1);
     counted_apart = yes;
     return before;
 }
@@ -63,6 +63,9 @@ int flow__foreign_enter(void)
         return -ENOTSUP;
     if (state == FLOW__STOPPED)
         return -ESHUTDOWN;
+    /* A worker outside of coroutines: a handler of exit(). It must not wait for itself. */
+    if (flow__unlikely(flow__owned_worker != NULL))
+        return -EPERM;
     if (flow__unlikely(!registered))
         register_thread();
     flow__reclaim_enter();

@@ -50,16 +50,16 @@ static struct flow__task *pin(uint64_t id)
         return NULL;
     /* [LIFE-2] acquire: pairs with [LIFE-1]. */
     word = load_acquire(&t->life);
-    do {
+    for (;;) {
         if (flow__generation_of(word) != id >> 32 || (word & (NOBODYS | FLOW__LIFE_FINISHED)))
             return NULL;
         if ((word & FLOW__LIFE_PINS) == FLOW__LIFE_PINS) {
             flow__pause(); /* 65,535 cancellers at this moment; one of them will be done */
             word = load_acquire(&t->life);
-            continue;
+        } else if (cas_seq(&t->life, &word, word + FLOW__LIFE_ONE_PIN)) {
+            return t;
         }
-    } while (!cas_seq(&t->life, &word, word + FLOW__LIFE_ONE_PIN));
-    return t;
+    }
 }
 
 static void unpin(struct flow__worker *w, struct flow__task *t)
@@ -199,7 +199,7 @@ static bool run_in_join(struct flow__task *self, struct flow__task *t)
     flow__count(w, dispatches);
     if (flow__unlikely(flow__is_cancelled(t))) {
         flow__finish_unstarted(w, t, -ECANCELED);
-    } else if (flow__unlikely(flow__start(w, &self->strand, t) == -ENOMEM)) {
+    } else if (flow__unlikely(flow__start(w, &self->strand, t, false) == -ENOMEM)) {
         flow__count(w, no_stack);
         flow__finish_unstarted(w, t, -ENOMEM);
     }

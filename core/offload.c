@@ -183,7 +183,7 @@ static void *helper_main(void *arg)
         run_job(lane, job);
     lane->n_threads--;
     flow__unlock(&lane->lock);
-    fetch_sub_relaxed(&flow__runtime.offload_threads, 1);
+    fetch_sub_relaxed(&flow__process.offload_threads, 1);
     flow__tell_quiet();
     drop_reference(lane);
     return NULL;
@@ -203,7 +203,7 @@ static int ensure_helper(flow_lane *lane)
     pthread_detach(thread);
     lane->n_threads++;
     lane->references++;
-    fetch_add_relaxed(&flow__runtime.offload_threads, 1);
+    fetch_add_relaxed(&flow__process.offload_threads, 1);
     return 0;
 }
 

@@ -19,9 +19,11 @@
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
 #define STAND_INS          4096u /* foreign threads that wait at one time */
 #define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
+#define CANCEL_AGAIN_NS    FLOW_MS(50)
 #define STOP_PATIENCE_NS   FLOW_S(1) /* for a worker to leave its coroutine */
 
 struct flow__runtime flow__runtime;
+struct flow__process flow__process;
 static struct flow__lock start_lock;
 
 /* ---- fork ---- */
@@ -29,7 +31,8 @@ static struct flow__lock start_lock;
 /* Only the forking thread exists in the child, so nothing there can run tasks. */
 static void in_child(void)
 {
-    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED)
+    store_relaxed(&flow__process.foreign_threads, 0);
+    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED && load_relaxed(&start_lock.word) == 0)
         return;
     store_relaxed(&flow__runtime.state, FLOW__FORKED);
     flow__stacks.bytes = 0;
@@ -192,10 +195,7 @@ static bool threads_have_begun(struct flow__runtime *rt)
 
 static void clear_runtime(struct flow__runtime *rt)
 {
-    int foreign = load_relaxed(&rt->foreign_threads);
-
     memset(rt, 0, sizeof *rt);
-    store_relaxed(&rt->foreign_threads, foreign);
     flow__list_init(&rt->queue.list);
 }
 
@@ -219,8 +219,10 @@ static int start(const struct flow_options *given)
     if (r)
         goto memory;
     r = flow__offload_open();
-    if (r)
+    if (r) {
+        flow__start_failed(r, "no memory for the lanes of flow_offload");
         goto workers;
+    }
     rt->idle.n_workers = rt->n_places;
     store_release(&rt->state, FLOW__RUNNING_STATE);
     flow__process_begin();
@@ -235,6 +237,7 @@ static int start(const struct flow_options *given)
 
 offload:
     store_release(&rt->state, FLOW__STOPPED);
+    flow__reclaim_wait();
     flow__offload_close();
 workers:
     close_workers(rt);
@@ -284,7 +287,16 @@ static void cancel_all(void)
     struct flow__worker *w = self ? self->home : NULL;
 
     cancel_blocks(w, r->base, load_relaxed(&r->used));
-    cancel_blocks(w, r->base + r->n_blocks, r->n_stand_ins);
+    cancel_blocks(w, r->base + r->n_blocks, r->used_stand_ins);
+}
+
+/* Ends also those waits of foreign threads that cancellation does not: no task will run any more. */
+static void release_foreign_threads(void)
+{
+    struct flow__registry *r = &flow__registry;
+
+    for (struct flow__task *t = r->base + r->n_blocks; t < r->base + r->n_blocks + r->used_stand_ins; t++)
+        flow__win(NULL, t, flow__epoch_of(load_acquire(&t->wait)), FLOW__WAIT_CANCELLED);
 }
 
 static bool is_empty(struct flow__runtime *rt)
@@ -292,23 +304,19 @@ static bool is_empty(struct flow__runtime *rt)
     return flow__live_tasks() == 0 && load_seq(&rt->foreign_waiting) == 0;
 }
 
-static bool all_parked(struct flow__runtime *rt)
+/* A task spawned in the moment in which all others were cancelled may have been missed, so
+ * they are cancelled again as long as some are left. */
+static void cancel_until_empty(struct flow__runtime *rt, flow_deadline deadline)
 {
-    for (int i = 0; i < rt->n_places; i++)
-        if (load_seq(&rt->workers[i].parker.word) != FLOW__PARKED)
-            return false;
-    return true;
-}
+    bool over = false;
 
-/* A task spawned, or a wait begun, in the moment in which we cancelled all others may
- * have been missed: when everybody sleeps and it is still not over, cancel again. */
-static bool is_empty_or_cancel(struct flow__runtime *rt)
-{
-    if (is_empty(rt))
-        return true;
-    if (rt->n_workers > 0 && all_parked(rt))
-        cancel_all();
-    return false;
+    while (!over && flow__sys.now() < deadline) {
+        flow_deadline next = flow_after(CANCEL_AGAIN_NS);
+
+        over = wait_until(rt, is_empty, next < deadline ? next : deadline);
+        if (!over)
+            cancel_all();
+    }
 }
 
 static bool threads_have_left(struct flow__runtime *rt)
@@ -324,7 +332,9 @@ static bool helpers_have_let_go(struct flow__runtime *rt)
 
 static bool is_over_or_dead(struct flow__runtime *rt)
 {
-    (void)rt;
+    /* A coroutine has asked for the end: as in cancel_until_empty(). */
+    if (load_relaxed(&rt->state) == FLOW__STOPPING)
+        cancel_all();
     return flow__live_tasks() == 0 || flow__nothing_can_happen();
 }
 
@@ -354,10 +364,13 @@ static int drive(struct flow__worker *w, flow_deadline deadline, bool for_stop);
 
 static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
 {
-    while (flow__live_tasks() > 0) {
-        int n = drive(&rt->workers[0], deadline, true);
+    int n = 0;
 
-        if (n <= 0 && flow__sys.now() >= deadline)
+    while (flow__live_tasks() > 0) {
+        bool was_dead = n == -EDEADLK;
+
+        n = drive(&rt->workers[0], deadline, true);
+        if ((n <= 0 && flow__sys.now() >= deadline) || (was_dead && n == -EDEADLK))
             return;
         if (n == -EDEADLK)
             cancel_all();
@@ -402,10 +415,11 @@ static int stop(flow_deadline deadline)
         if (rt->n_workers == 0)
             drive_until_empty(rt, deadline);
         else
-            wait_until(rt, is_empty_or_cancel, deadline);
+            cancel_until_empty(rt, deadline);
     }
     left = flow__live_tasks();
     tell_workers_to_end(rt);
+    release_foreign_threads();
     patience = flow_after(STOP_PATIENCE_NS);
     if (patience < deadline)
         patience = deadline;
@@ -441,6 +455,8 @@ int flow_stop(flow_deadline deadline)
         return 0;
     if (flow__self())
         return request_stop(rt);
+    if (flow__owned_worker)
+        return -EPERM; /* a worker outside of coroutines: a handler of exit() */
     if (exchange_seq(&busy, true))
         return -EALREADY;
     flow__lock(&start_lock);

@@ -40,7 +40,6 @@ int flow__worker_open(struct flow__worker *w, int64_t now)
     flow__list_init(&w->own);
     flow__timers_init(&w->timers, now);
     w->until_poll = POLL_INTERVAL;
-    w->random = (uint64_t)w->index * 0x9e3779b97f4a7c15u + 1;
     return flow__reserve_one(w);
 }
 
@@ -104,6 +103,13 @@ static void wake_searcher(struct flow__worker *w)
         flow__count(w, wakes);
     else
         fetch_add_relaxed(&rt->foreign_wakes, 1);
+}
+
+/* The same after a push that is no full barrier by itself. */
+static void fence_and_wake_searcher(struct flow__worker *w)
+{
+    fetch_add_seq(&flow__runtime.idle.state, 0);
+    wake_searcher(w);
 }
 
 static void push_ring(struct flow__worker *w, struct flow__task *t)
@@ -204,7 +210,7 @@ static void drain_inbox(struct flow__worker *w)
         disarm_timer(w, t);
         if (flow__has(t, FLOW_ROAM)) {
             push_ring(w, t);
-            wake_searcher(w);
+            fence_and_wake_searcher(w);
         } else {
             flow__ready_push(&w->ready, t);
         }
@@ -262,6 +268,9 @@ static struct flow__task *pop_unstarted(struct flow__worker *w)
         }
     }
     w->lifo_streak = 0;
+    /* Roaming tasks that yield may keep the ring filled for ever. */
+    if (w->own.count && (++w->own_turn & 7) == 0)
+        return flow__list_take(&w->own);
     t = flow__ring_pop(&w->ring);
     if (t) {
         __builtin_prefetch(flow__ring_peek(&w->ring, 4), 1);
@@ -315,7 +324,7 @@ void flow__after_suspension(struct flow__worker *w)
     if (flow__unlikely(roamer)) {
         w->roamer = NULL;
         push_ring(w, roamer);
-        wake_searcher(w);
+        fence_and_wake_searcher(w);
     }
 }
 
@@ -346,7 +355,7 @@ static void resume(struct flow__worker *w, struct flow__task *t)
  * leave no stack behind, and who joins them finds several ended when it wakes. */
 static void start(struct flow__worker *w, struct flow__task *t)
 {
-    long r = flow__start(w, &w->strand, t);
+    long r = flow__start(w, &w->strand, t, false);
 
     w->start_streak = r == FLOW__FINISHED && w->start_streak < START_STREAK ? w->start_streak + 1 : 0;
     if (flow__unlikely(r == -ENOMEM)) {
@@ -361,7 +370,8 @@ static void dispatch(struct flow__worker *w, struct flow__task *t)
     flow__count(w, dispatches);
     if (t->stack) {
         resume(w, t);
-    } else if (flow__unlikely(flow__is_cancelled(t))) {
+    } else if (flow__unlikely(flow__is_cancelled(t) ||
+                              load_relaxed(&flow__runtime.state) == FLOW__STOPPING)) {
         flow__finish_unstarted(w, t, -ECANCELED);
     } else {
         start(w, t);
@@ -463,7 +473,7 @@ static struct flow__task *search(struct flow__worker *w)
  * them back at once. */
 static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
 {
-    if (!flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count))
+    if (!flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count))
         return true;
     *lifo_busy = false;
     for (int i = 0; i < w->n_victims; i++) {
@@ -472,7 +482,7 @@ static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
         if (load_seq(&victim->lifo) ||
             (victim == w->watch.victim && load_relaxed(&victim->lifo_pushes) != w->watch.pushes))
             *lifo_busy = true;
-        if (flow__ring_count(&victim->ring))
+        if (!flow__ring_is_empty_seq(&victim->ring))
             return true;
     }
     return false;
@@ -530,6 +540,7 @@ static void park(struct flow__worker *w, int64_t deadline)
     bool lifo_busy = false;
     uint32_t became;
 
+    flow__count(w, announced);
     flow__parker_announce(&w->parker, &rt->idle, w->index);
     if (anything_visible(w, &lifo_busy) || lifo_busy || load_seq(&rt->workers_end)) {
         became = flow__parker_cancel(&w->parker, &rt->idle, w->index);
@@ -544,15 +555,14 @@ static void park(struct flow__worker *w, int64_t deadline)
     w->searching = became == FLOW__SUMMONED;
 }
 
-/* Found work while searching: if nobody else searches, somebody should for what is left. */
+/* The last searcher that has found something sends another one, for what others have
+ * published meanwhile trusting that somebody searches. One that found nothing looks again before it sleeps. */
 static void stop_searching(struct flow__worker *w, bool found)
 {
     if (!w->searching)
         return;
     w->searching = false;
-    if (!flow__idle_end_search(&flow__runtime.idle) || !found)
-        return;
-    if (flow__ring_count(&w->ring) || load_relaxed(&flow__runtime.queue.count))
+    if (flow__idle_end_search(&flow__runtime.idle) && found)
         wake_searcher(w);
 }
 
@@ -643,10 +653,11 @@ static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect)
     uint32_t became;
     bool dead;
 
+    flow__count(w, announced);
     flow__parker_announce(&w->parker, idle, w->index);
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
-    if (dead || !flow__inbox_is_empty(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
+    if (dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
         became = flow__parker_cancel(&w->parker, idle, w->index);
     } else {
         flow__count(w, parks);
@@ -691,24 +702,24 @@ uint64_t flow__live_tasks(void)
 
 static bool is_at_rest(struct flow__worker *w)
 {
-    return load_seq(&w->parker.word) == FLOW__PARKED && flow__inbox_is_empty(&w->inbox) &&
-           load_seq(&w->timers.armed) == 0 && flow__ring_count(&w->ring) == 0 && !load_seq(&w->lifo);
+    return load_seq(&w->parker.word) == FLOW__PARKED && flow__inbox_is_empty_seq(&w->inbox) &&
+           load_seq(&w->timers.armed) == 0 && flow__ring_is_empty_seq(&w->ring) && !load_seq(&w->lifo);
 }
 
-static bool look_for_rest(uint64_t *parks)
+static bool look_for_rest(uint64_t *announced)
 {
     struct flow__runtime *rt = &flow__runtime;
     int64_t outside = 0;
 
-    *parks = 0;
+    *announced = 0;
     for (int i = 0; i < rt->n_places; i++) {
         if (!is_at_rest(&rt->workers[i]))
             return false;
-        *parks += load_seq(&rt->workers[i].stats.parks);
+        *announced += load_seq(&rt->workers[i].stats.announced);
         outside += load_seq(&rt->workers[i].stats.outside);
     }
     return outside == 0 && load_seq(&rt->queue.count) == 0 && load_seq(&rt->offloads_open) == 0 &&
-           load_seq(&rt->foreign_threads) == 0;
+           load_seq(&flow__process.foreign_threads) == 0;
 }
 
 /* Twice, with no worker having woken in between: then both looks saw one state. */

@@ -127,7 +127,8 @@ int flow_spawn_now(flow_task *out, flow_fn fn, void *arg)
 {
     struct flow__task *self = flow__self(), *t;
     struct flow__worker *w;
-    uint64_t id;
+    uint64_t id, life;
+    bool roams;
     long r;
 
     if (flow__unlikely(!self))
@@ -139,18 +140,23 @@ int flow_spawn_now(flow_task *out, flow_fn fn, void *arg)
     if (flow__unlikely(!t))
         return refusal(fn);
     /* A roaming one may be elsewhere by then. */
-    if (flow__unlikely(out && flow__has(t, FLOW_ROAM)))
+    roams = flow__has(t, FLOW_ROAM);
+    if (flow__unlikely(out && roams))
         store_relaxed(&t->life, load_relaxed(&t->life) & ~(uint64_t)FLOW__LIFE_PRIVATE);
     id = flow__id_of(t, load_relaxed(&t->life));
     flow__count(w, started_now);
-    r = flow__start(w, &self->strand, t);
+    r = flow__start(w, &self->strand, t, flow__has(self, FLOW_FP_ENVIRONMENT));
     if (flow__unlikely(r == -ENOMEM))
         return undo_spawn(w, t);
     if (!out)
         return 0;
     out->id = id;
-    if (r == FLOW__SUSPENDED && !flow__has(t, FLOW_ROAM))
-        store_release(&t->life, load_relaxed(&t->life) & ~(uint64_t)FLOW__LIFE_PRIVATE);
+    if (flow__likely(r == FLOW__FINISHED) || roams)
+        return 0;
+    /* It may have given its handle away itself; then others write the word too. */
+    life = load_relaxed(&t->life);
+    if (life & FLOW__LIFE_PRIVATE)
+        store_release(&t->life, life & ~(uint64_t)FLOW__LIFE_PRIVATE);
     return 0;
 }
 

@@ -125,12 +125,13 @@ flow__unsanitized long flow__task_main(void *arg)
     return FLOW__FINISHED;
 }
 
-long flow__call_with_fp(struct flow__strand *from, void *top, struct flow__task *t)
+long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t)
 {
     struct flow__fp_environment fp;
     long r;
 
     flow__fp_save(&fp);
+    flow__fp_load(&w->fp);
     r = flow__call(&from->context, top, flow__task_main, t);
     flow__fp_load(&fp);
     return r;

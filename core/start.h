@@ -15,8 +15,8 @@
 /* The first function on each stack. */
 __attribute__((visibility("hidden"))) long flow__task_main(void *task);
 
-/* flow__call, with the caller's FP environment restored after it. */
-long flow__call_with_fp(struct flow__strand *from, void *top, struct flow__task *t);
+/* flow__call between tasks of different FP environments: the caller's is restored after it. */
+long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t);
 
 /* Makes room so that one more started task can always be woken and its timer armed. 0 or -ENOMEM. */
 int flow__reserve_slowly(struct flow__worker *w);
@@ -58,11 +58,13 @@ static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_
 }
 
 /* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
- * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened. */
-static inline long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t)
+ * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened.
+ * from_own_fp: the caller has an FP environment of its own. */
+static inline long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t,
+                               bool from_own_fp)
 {
     int class_index = t->stack_class;
-    bool own_fp = flow__has(t, FLOW_FP_ENVIRONMENT);
+    bool own_fp = from_own_fp || flow__has(t, FLOW_FP_ENVIRONMENT);
     struct flow__stack_header *top;
     char *slot;
     long r;
@@ -80,7 +82,7 @@ static inline long flow__start(struct flow__worker *w, struct flow__strand *from
     top = flow__enter_slot(slot, class_index, t);
     flow__before_call(from, &t->strand);
     if (flow__unlikely(own_fp))
-        r = flow__call_with_fp(from, top, t);
+        r = flow__call_with_fp(w, from, top, t);
     else
         r = flow__call(&from->context, top, flow__task_main, t);
     flow__after_call(from);

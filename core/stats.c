@@ -9,7 +9,7 @@
 static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
 {
 #define COPY(field) s->field = load_relaxed(&w->stats.field)
-    COPY(finished); /* before spawned, so that a sum never shows more finished than spawned */
+    COPY(finished);
     COPY(spawned);
     COPY(dispatches);
     COPY(started_now);
@@ -50,6 +50,12 @@ static void read_all(struct flow_stats *s)
         read_worker(&rt->workers[i], &one);
         add(&s->total, &one);
     }
+    /* All ends before all beginnings, so that a sum never shows more ended than begun. */
+    s->total.finished = s->total.spawned = 0;
+    for (int i = 0; i < rt->n_places; i++)
+        s->total.finished += load_acquire(&rt->workers[i].stats.finished);
+    for (int i = 0; i < rt->n_places; i++)
+        s->total.spawned += load_acquire(&rt->workers[i].stats.spawned);
     s->workers = rt->n_workers;
     s->foreign_spawned = load_relaxed(&rt->foreign_spawned);
     s->foreign_wakes = load_relaxed(&rt->foreign_wakes);
@@ -59,7 +65,7 @@ static void read_all(struct flow_stats *s)
     s->stacks_mapped = flow__stacks_mapped();
     s->stacks_trimmed = load_relaxed(&flow__stacks.trims);
     s->offloaded = load_relaxed(&rt->offloaded);
-    s->offload_threads = load_relaxed(&rt->offload_threads);
+    s->offload_threads = load_relaxed(&flow__process.offload_threads);
     s->guard_failures = load_relaxed(&flow__stacks.guard_failures);
     s->bind_failures = load_relaxed(&rt->bind_failures);
     s->reclaim_pending = flow__reclaim_pending();

@@ -116,6 +116,11 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
     int r = 0;
 
     fetch_add_seq(&flow__runtime.foreign_waiting, 1);
+    /* From here on flow_stop waits for us, or it has set workers_end before, and we do not leave the section. */
+    if (load_seq(&flow__runtime.workers_end)) {
+        fetch_sub_seq(&flow__runtime.foreign_waiting, 1);
+        return -ECANCELED;
+    }
     flow__reclaim_leave();
     while (!r && is_armed(word = load_acquire(&self->wait), epoch)) {
         if (flow__runtime.n_workers == 0)

@@ -138,8 +138,11 @@ static void end_losers(struct flow__task *self, struct claims *c)
     for (size_t i = 0; i < c->n; i++) {
         if (!c->task[i])
             continue;
-        flow__await_end(c->task[i], self, true, FLOW__WHY_ANY, FLOW_FOREVER);
-        flow__consume(self->home, c->task[i]);
+        /* Not ended: only if the runtime is being stopped around a foreign thread. */
+        if (flow__await_end(c->task[i], self, true, FLOW__WHY_ANY, FLOW_FOREVER))
+            flow__unclaim(c->task[i]);
+        else
+            flow__consume(self->home, c->task[i]);
     }
 }
 

@@ -65,7 +65,7 @@ struct flow__worker {
     char *dead_stack;            /* of a task that ended on it; given back after the switch */
     uint8_t dead_class;
     struct flow__task *roamer;   /* yielded, and is to be queued once its context is saved */
-    uint64_t random;
+    uint32_t own_turn;
     struct flow__timers timers;
     const uint16_t *victims;     /* other workers, nearest first */
     int n_victims;
@@ -90,7 +90,7 @@ struct flow__worker {
     flow__cache_aligned struct {
         flow__atomic(uint64_t) spawned, finished, dispatches, started_now, switches, steals, stolen, parks,
             wakes, timers_armed, timers_fired, stacks_taken, stacks_returned, overflows, remote_wakes,
-            no_stack;
+            no_stack, announced;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
 } __attribute__((aligned(128)));
@@ -126,7 +126,6 @@ struct flow__runtime {
     struct flow__lock foreign_lock;
     struct flow__block_cache foreign_blocks;
     flow__atomic(uint64_t) foreign_spawned, foreign_wakes;
-    flow__atomic(int) foreign_threads; /* registered, beside those in flow_run and flow_drive */
     flow__atomic(int) foreign_waiting; /* inside a blocking call */
 
     /* flow_run and flow_stop sleep here until the count of live tasks may be 0. */
@@ -136,11 +135,17 @@ struct flow__runtime {
     flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
     flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
-    flow__atomic(uint32_t) offload_threads;
     flow__atomic(uint64_t) bind_failures;
     flow__atomic(uint32_t) driver;        /* 1 while a thread drives, 2 if others wait for that */
 };
 
+/* What outlives a stop. */
+struct flow__process {
+    flow__atomic(int) foreign_threads; /* registered, beside those in flow_run and flow_drive */
+    flow__atomic(uint32_t) offload_threads;
+};
+
+extern struct flow__process flow__process __attribute__((visibility("hidden")));
 extern struct flow__runtime flow__runtime __attribute__((visibility("hidden")));
 
 /* The worker whose owner this thread is, seen from outside of coroutines; NULL on a foreign thread. */

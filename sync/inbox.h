@@ -45,6 +45,12 @@ static inline bool flow__inbox_is_empty(struct flow__inbox *inbox)
     return load_relaxed(&inbox->newest) == NULL;
 }
 
+/* The same for an owner that has announced that it will sleep. */
+static inline bool flow__inbox_is_empty_seq(struct flow__inbox *inbox)
+{
+    return load_seq(&inbox->newest) == NULL;
+}
+
 /* Takes all nodes, oldest first, linked by next. Owner only. */
 static inline struct flow__link *flow__inbox_take_all(struct flow__inbox *inbox)
 {

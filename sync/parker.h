@@ -60,7 +60,7 @@ struct flow__idle {
 /* After work was published and a full barrier: is somebody to be woken? */
 static inline bool flow__idle_wants_wake(struct flow__idle *idle)
 {
-    uint64_t s = load_relaxed(&idle->state);
+    uint64_t s = load_seq(&idle->state);
 
     return s >= FLOW__ONE_SLEEPER && (uint32_t)s == 0;
 }

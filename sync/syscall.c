@@ -14,7 +14,8 @@
 
 static int real_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
 {
-    struct timespec at = {deadline / 1000000000, deadline % 1000000000};
+    int64_t ns = deadline < 0 ? 0 : deadline;
+    struct timespec at = {ns / 1000000000, ns % 1000000000};
     long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
                      deadline == INT64_MAX ? NULL : &at, NULL, FUTEX_BITSET_MATCH_ANY);
 

@@ -39,6 +39,12 @@ static inline uint32_t flow__ring_count(struct flow__task_ring *r)
     return n <= FLOW__RING_SIZE ? n : 0; /* head had moved on between the two loads */
 }
 
+/* Is it empty? For one who has announced that it will sleep. Any thread. */
+static inline bool flow__ring_is_empty_seq(struct flow__task_ring *r)
+{
+    return load_seq(&r->head) == load_seq(&r->tail);
+}
+
 /* False if the ring is full. Owner only. */
 static inline bool flow__ring_push(struct flow__task_ring *r, void *entry)
 {

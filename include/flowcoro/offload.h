@@ -23,7 +23,8 @@ struct flow_lane_options {
     size_t size;        /* sizeof(struct flow_lane_options) */
     const char *name;   /* thread name, 11 bytes at most are used */
     unsigned max_threads; /* 1 to 1024 */
-    unsigned max_queued;  /* calls that wait for a helper; one more makes its caller wait; 1 to 1,000,000 */
+    unsigned max_queued;  /* calls that wait for a helper; with more, a call that may not wait
+                           * (FLOW_NOW) gives -EAGAIN, others wait their turn; 1 to 1,000,000 */
     int64_t idle_ns;      /* a helper that had nothing to do for so long ends */
 };
 

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/support/faults.h"
+
+#include "sync/syscall.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+const char *const fault_names[FAULT_KINDS] = {"map", "advise", "protect", "allocate", "thread_create",
+                                              "futex_wait EINTR", "futex_wait EAGAIN"};
+
+static atomic_int armed_kind;
+static atomic_long countdown, maps, mapped_bytes, allocations, threads;
+static atomic_bool fired, stays;
+
+static bool fails(enum fault kind)
+{
+    long left;
+
+    if (atomic_load(&armed_kind) != (int)kind)
+        return false;
+    left = atomic_fetch_sub(&countdown, 1);
+    if (left != 1 && !(left < 1 && atomic_load(&stays)))
+        return false;
+    atomic_store(&fired, true);
+    return true;
+}
+
+static void *map(size_t bytes, int prot, int flags)
+{
+    void *p = fails(FAULT_MAP) ? NULL : flow__sys_real.map(bytes, prot, flags);
+
+    if (p) {
+        atomic_fetch_add(&maps, 1);
+        atomic_fetch_add(&mapped_bytes, (long)bytes);
+    }
+    return p;
+}
+
+static int unmap(void *start, size_t bytes)
+{
+    atomic_fetch_sub(&maps, 1);
+    atomic_fetch_sub(&mapped_bytes, (long)bytes);
+    return flow__sys_real.unmap(start, bytes);
+}
+
+static int protect(void *start, size_t bytes, int prot)
+{
+    return fails(FAULT_PROTECT) ? -ENOMEM : flow__sys_real.protect(start, bytes, prot);
+}
+
+static int advise(void *start, size_t bytes, int advice)
+{
+    return fails(FAULT_ADVISE) ? -ENOMEM : flow__sys_real.advise(start, bytes, advice);
+}
+
+static void *allocate(size_t bytes)
+{
+    void *p = fails(FAULT_ALLOCATE) ? NULL : flow__sys_real.allocate(bytes);
+
+    if (p)
+        atomic_fetch_add(&allocations, 1);
+    return p;
+}
+
+static void release(void *p)
+{
+    if (p)
+        atomic_fetch_sub(&allocations, 1);
+    flow__sys_real.release(p);
+}
+
+static int thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
+{
+    int r = fails(FAULT_THREAD) ? -EAGAIN : flow__sys_real.thread_create(thread, stack_bytes, run, arg);
+
+    if (!r)
+        atomic_fetch_add(&threads, 1);
+    return r;
+}
+
+static int futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+{
+    if (fails(FAULT_WAIT_EINTR))
+        return -EINTR;
+    if (fails(FAULT_WAIT_EAGAIN))
+        return -EAGAIN;
+    return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+void faults_open(void)
+{
+    atomic_store(&armed_kind, -1);
+    flow__sys.map = map;
+    flow__sys.unmap = unmap;
+    flow__sys.protect = protect;
+    flow__sys.advise = advise;
+    flow__sys.allocate = allocate;
+    flow__sys.release = release;
+    flow__sys.thread_create = thread_create;
+    flow__sys.futex_wait = futex_wait;
+}
+
+void faults_arm(enum fault kind, long n, bool forever)
+{
+    atomic_store(&armed_kind, -1);
+    atomic_store(&fired, false);
+    atomic_store(&stays, forever);
+    atomic_store(&countdown, n);
+    if (n > 0)
+        atomic_store(&armed_kind, (int)kind);
+}
+
+bool faults_fired(void)
+{
+    return atomic_load(&fired);
+}
+
+struct faults_balance faults_balance(void)
+{
+    return (struct faults_balance){atomic_load(&maps), atomic_load(&mapped_bytes), atomic_load(&allocations),
+                                   atomic_load(&threads)};
+}
