@@ -320,38 +320,42 @@ void flow__offload_close(void)
     memset(built_in, 0, sizeof built_in);
 }
 
-/* The callers are gone for good: what they queued is dropped, what they own and runs is abandoned. */
-static void orphan_lane(flow_lane *lane)
+/* The callers are gone for good: what they queued is dropped, what they own and runs is
+ * abandoned. Adds the dropped jobs that own their argument to the list. */
+static struct job *orphan_lane(flow_lane *lane, struct job *owned)
 {
-    struct job *dropped, *next;
+    struct job *job, *next;
 
     flow__lock(&lane->lock);
     lane->closing = true;
-    dropped = lane->first;
-    lane->first = NULL;
-    lane->last = &lane->first;
-    lane->n_queued = 0;
-    for (struct job *job = lane->running; job; job = next) {
+    while ((job = take_job(lane))) {
+        if (!job->release)
+            continue; /* it lies in its caller's frame */
+        job->next = owned;
+        owned = job;
+    }
+    for (job = lane->running; job; job = next) {
         next = job->next;
         if (job->release)
             abandon(lane, job);
     }
     flow__unlock(&lane->lock);
-    for (; dropped; dropped = next) {
-        next = dropped->next;
-        if (!dropped->release)
-            continue; /* it lies in its caller's frame */
-        dropped->release(dropped->arg);
-        flow__sys.release(dropped);
-    }
+    return owned;
 }
 
 void flow__offload_orphan(void)
 {
+    struct job *owned = NULL, *next;
+
     flow__lock(&list_lock);
     for (flow_lane *lane = lanes; lane; lane = lane->next)
-        orphan_lane(lane);
+        owned = orphan_lane(lane, owned);
     flow__unlock(&list_lock);
+    for (; owned; owned = next) {
+        next = owned->next;
+        owned->release(owned->arg);
+        flow__sys.release(owned);
+    }
 }
 
 bool flow__offload_busy(void)

@@ -11,12 +11,15 @@
 #include "numa/node_memory.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
+#define MAX_CPUS           8192
 #define STAND_INS          4096u /* foreign threads that wait at one time */
 #define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
 #define CANCEL_AGAIN_NS    FLOW_MS(50)
@@ -28,9 +31,31 @@ static struct flow__lock start_lock;
 
 /* ---- fork ---- */
 
-/* Only the forking thread exists in the child, so nothing there can run tasks. */
+static sigset_t signals_before; /* of the thread that started the runtime, as what follows */
+static cpu_set_t *cpus_before;
+static size_t cpus_before_bytes;
+
+static void remember_thread(void)
+{
+    cpus_before_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    pthread_sigmask(SIG_SETMASK, NULL, &signals_before);
+    if (!cpus_before)
+        cpus_before = CPU_ALLOC(MAX_CPUS);
+    if (cpus_before && sched_getaffinity(0, cpus_before_bytes, cpus_before) < 0) {
+        CPU_FREE(cpus_before);
+        cpus_before = NULL;
+    }
+}
+
+/* Only the forking thread exists in the child, so nothing there can run tasks. If that is a
+ * worker, the child, and what it executes, must not be stuck with all signals blocked on one CPU. */
 static void in_child(void)
 {
+    if (flow__owned_worker && flow__runtime.n_workers > 0) {
+        if (cpus_before)
+            sched_setaffinity(0, cpus_before_bytes, cpus_before);
+        pthread_sigmask(SIG_SETMASK, &signals_before, NULL);
+    }
     store_relaxed(&flow__process.foreign_threads, 0);
     if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED && load_relaxed(&start_lock.word) == 0)
         return;
@@ -209,6 +234,7 @@ static int start(const struct flow_options *given)
         return r;
     clear_runtime(rt);
     rt->options = options;
+    remember_thread();
     r = read_machine(rt);
     if (r)
         return r;
@@ -407,7 +433,7 @@ static int stop(flow_deadline deadline)
     flow_deadline patience;
     uint64_t left;
 
-    store_release(&rt->state, FLOW__STOPPING);
+    exchange_seq(&rt->state, FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
     if (!load_relaxed(&rt->workers_end)) {
         cancel_all();
         if (rt->n_workers == 0 && !take_the_seat(rt, deadline))
@@ -420,6 +446,10 @@ static int stop(flow_deadline deadline)
     left = flow__live_tasks();
     tell_workers_to_end(rt);
     release_foreign_threads();
+    if (rt->n_workers == 0) {
+        exchange_seq(&rt->driver, 3); /* for good: nobody waits for the seat any more */
+        flow__sys.futex_wake(&rt->driver, INT32_MAX);
+    }
     patience = flow_after(STOP_PATIENCE_NS);
     if (patience < deadline)
         patience = deadline;

@@ -26,6 +26,7 @@
 #define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
 #define DOZE_NS              100000 /* see park() */
 #define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
+#define AHEAD                12     /* places in the shared queue */
 #define GRAB                 (FLOW__RING_SIZE / 2)
 #define TRIM_AFTER_NS        1000000000
 #define TRIM_SLICE           2048
@@ -53,10 +54,19 @@ void flow__worker_close(struct flow__worker *w)
 
 /* ---- the shared queue ---- */
 
+/* Both lines of a block that is needed soon; t may be anything. */
+static inline void fetch_block(const void *t)
+{
+    __builtin_prefetch(t, 1);
+    __builtin_prefetch((const char *)t + FLOW__CACHE_LINE, 1);
+}
+
 static void queue_append_chain(struct flow__task **task, uint32_t n)
 {
     struct flow__shared_queue *q = &flow__runtime.queue;
 
+    for (uint32_t i = 0; i < n; i++)
+        task[i]->ahead = i + AHEAD < n ? task[i + AHEAD] : NULL;
     flow__lock(&q->lock);
     for (uint32_t i = 0; i < n; i++)
         flow__list_append(&q->list, task[i]);
@@ -81,7 +91,7 @@ static bool grab_shared(struct flow__worker *w)
     if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
         n = FLOW__RING_SIZE - flow__ring_count(&w->ring);
     for (; n > 0 && (t = flow__list_take(&q->list)); n--) {
-        __builtin_prefetch(q->list.first);
+        fetch_block(t->ahead);
         flow__ring_push(&w->ring, t);
     }
     store_relaxed(&q->count, q->list.count);
@@ -273,7 +283,7 @@ static struct flow__task *pop_unstarted(struct flow__worker *w)
         return flow__list_take(&w->own);
     t = flow__ring_pop(&w->ring);
     if (t) {
-        __builtin_prefetch(flow__ring_peek(&w->ring, 4), 1);
+        fetch_block(flow__ring_peek(&w->ring, 4));
         return t;
     }
     t = flow__list_take(&w->own);
@@ -342,6 +352,7 @@ static bool adopt(struct flow__worker *w, struct flow__task *t)
 
 static void resume(struct flow__worker *w, struct flow__task *t)
 {
+    w->start_streak = 0;
     if (flow__unlikely(t->home != w) && !adopt(w, t)) {
         send(w, t->home, t);
         return;
@@ -647,17 +658,19 @@ static int64_t run_round(struct flow__worker *w)
 }
 
 /* Sleeps until something comes; false if nothing can and that is asked for. */
-static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect)
+static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bool for_stop)
 {
     struct flow__idle *idle = &flow__runtime.idle;
     uint32_t became;
-    bool dead;
+    bool dead, awake;
 
     flow__count(w, announced);
     flow__parker_announce(&w->parker, idle, w->index);
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
-    if (dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count)) {
+    awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count) ||
+            (!for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE);
+    if (awake) {
         became = flow__parker_cancel(&w->parker, idle, w->index);
     } else {
         flow__count(w, parks);
@@ -680,7 +693,7 @@ int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_st
         if (!for_stop && load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
             return 0; /* whoever stops the runtime wants to drive */
         next = flow__timers_next(&w->timers);
-        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER))
+        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER, for_stop))
             return -EDEADLK;
     }
 }

@@ -105,7 +105,7 @@ struct flow__task {
     flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the next spawn */
     uint8_t stack_class;
     flow__atomic(uint8_t) why;
-    int64_t spare; /* pads the block to two cache lines */
+    struct flow__task *ahead; /* a task some places behind it in the shared queue; only ever prefetched */
 } __attribute__((aligned(128)));
 
 #if !defined(FLOW__ASAN) && !defined(FLOW__TSAN)

@@ -98,6 +98,8 @@ static int drive_meanwhile(flow_deadline deadline)
     int r = flow_drive(deadline);
 
     if (r == -EBUSY) {
+        if (load_seq(&flow__runtime.workers_end))
+            return -ECANCELED; /* flow_stop has the seat and will not leave it */
         flow__wait_for_driver(deadline);
         r = 0;
     }

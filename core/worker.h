@@ -136,7 +136,7 @@ struct flow__runtime {
     flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
     flow__atomic(uint64_t) bind_failures;
-    flow__atomic(uint32_t) driver;        /* 1 while a thread drives, 2 if others wait for that */
+    flow__atomic(uint32_t) driver;        /* 1: a thread drives; 2: and others wait for that; 3: flow_stop, for good */
 };
 
 /* What outlives a stop. */

@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the system refuses: the n-th call of each kind, memory, threads, descriptors,
+ * guards, whole system calls. Each time the error must come back as an error, nothing may
+ * leak and nothing may hang. With FLOW_TEST_WORKERS workers. */
+#include "tests/support/child.h"
+#include "tests/support/faults.h"
+
+#include "sync/syscall.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { GUARD_INSTALL = 102, NOBODY = 65534 };
+
+static flow_result nothing(void *arg)
+{
+    return flow_ok(arg);
+}
+
+static flow_result sleep_for_ever(void *arg)
+{
+    (void)arg;
+    return flow_err(flow_sleep_until(FLOW_FOREVER));
+}
+
+static struct flow_info info_now(void)
+{
+    struct flow_info info = {.size = sizeof info};
+
+    REQUIRE_EQUAL(flow_info(&info), 0);
+    return info;
+}
+
+/* ---- the n-th call fails ---- */
+
+enum { TASKS = 200 };
+
+static void release_arg(void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+static flow_result add_one(void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, 1);
+    return flow_ok_i64(11);
+}
+
+static flow_result live_a_little(void *arg)
+{
+    intptr_t i = (intptr_t)arg;
+    int r = i % 3 ? flow_sleep(FLOW_US(200)) : flow_yield();
+
+    return r ? flow_err(r) : flow_ok(arg);
+}
+
+/* An offloaded call either runs or says why not; an owned argument is released or stays ours. */
+static flow_result offload_both_ways(void *arg)
+{
+    atomic_int ran = 0, owned = 0;
+    bool abandoned = false;
+    flow_result r = flow_offload(FLOW_LANE_FILE, add_one, &ran, FLOW_FOREVER);
+
+    (void)arg;
+    REQUIRE(r.error == 0 || r.error == -ENOMEM || r.error == -EAGAIN);
+    REQUIRE_EQUAL(atomic_load(&ran), r.error == 0);
+    if (r.error)
+        return r;
+    r = flow_offload_owned(FLOW_LANE_DNS, add_one, &owned, release_arg, &abandoned, FLOW_FOREVER);
+    REQUIRE(r.error == 0 || r.error == -ENOMEM || r.error == -EAGAIN);
+    REQUIRE_EQUAL(abandoned, r.error != 0);
+    REQUIRE_EQUAL(atomic_load(&owned), 1); /* run once, or released once */
+    return r;
+}
+
+struct tally {
+    long injected, errors, refused_starts, leaked;
+};
+
+static void expect_error(struct tally *t, int r)
+{
+    if (!r)
+        return;
+    REQUIRE(r == -ENOMEM || r == -EAGAIN);
+    REQUIRE(faults_fired());
+    t->errors++;
+}
+
+static void use_the_runtime(struct tally *t)
+{
+    static const char *const names[] = {"a name", NULL, NULL};
+    flow_task task[TASKS], joined[TASKS];
+    flow_result result[TASKS];
+    flow_lane *lane;
+    size_t n = 0;
+    int r;
+
+    for (intptr_t i = 0; i < TASKS; i++) {
+        struct flow_spawn_options o = FLOW_SPAWN_INIT;
+
+        o.name = names[i % 3];
+        o.stack_bytes = (size_t)(16 * 1024) << i % 5;
+        r = flow_spawn_with(&task[n], &o, i % 20 == 0 ? offload_both_ways : live_a_little, (void *)i);
+        expect_error(t, r);
+        n += r == 0;
+    }
+    memcpy(joined, task, sizeof task);
+    r = flow_when_all(task, n, result, FLOW_FOREVER);
+    if (r == -ENOMEM && flow_join(task[0], &result[0], FLOW_FOREVER) == 0) {
+        /* Either its own memory was refused, and all can still be joined one by one ... */
+        t->errors++;
+        expect_error(t, result[0].error);
+        for (size_t i = 1; i < n; i++) {
+            REQUIRE_EQUAL(flow_join(task[i], &result[i], FLOW_FOREVER), 0);
+            expect_error(t, result[i].error);
+        }
+    } else { /* ... or a task's was. */
+        for (size_t i = 0; i < n; i++)
+            expect_error(t, result[i].error);
+    }
+    r = flow_lane_create(&lane, NULL);
+    expect_error(t, r);
+    if (!r)
+        REQUIRE_EQUAL(flow_lane_destroy(lane), 0);
+    for (int i = 0; i < 3; i++)
+        REQUIRE_EQUAL(flow_spawn(NULL, sleep_for_ever, NULL), 0);
+}
+
+/* Helpers end by themselves after the stop. */
+static bool all_is_given_back(void)
+{
+    struct faults_balance b = faults_balance();
+
+    return b.maps == 0 && b.mapped_bytes == 0 && b.allocations == 0;
+}
+
+static void scenario(struct tally *t)
+{
+    struct flow_options o = test_options();
+    int r = flow_start(&o);
+
+    if (r) {
+        t->refused_starts++;
+        expect_error(t, r);
+        REQUIRE(strlen(flow_start_error()) > 10);
+    } else {
+        REQUIRE_EQUAL(strlen(flow_start_error()), 0);
+        use_the_runtime(t);
+        REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    }
+    for (int i = 0; i < 10000 && !all_is_given_back(); i++)
+        test_nap(FLOW_US(100));
+    if (!all_is_given_back()) {
+        struct faults_balance b = faults_balance();
+
+        fprintf(stderr, "leaked: %ld maps, %ld bytes of them, %ld allocations\n", b.maps, b.mapped_bytes, b.allocations);
+        t->leaked++;
+    }
+}
+
+/* Until the scenario has not met the fault. */
+static void inject(enum fault kind, bool forever, long step)
+{
+    struct tally t = {0};
+    long n = 1, most_errors = 0;
+
+    faults_open();
+    /* What is taken once in a process is taken now. */
+    faults_arm(kind, 0, false);
+    scenario(&t);
+    REQUIRE_EQUAL(t.errors + t.leaked, 0);
+    for (;; n += step) {
+        long before = t.errors;
+
+        faults_arm(kind, n, forever);
+        scenario(&t);
+        if (t.leaked) {
+            fprintf(stderr, "after the %ldth %s\n", n, fault_names[kind]);
+            break;
+        }
+        if (t.errors - before > most_errors)
+            most_errors = t.errors - before;
+        if (!faults_fired())
+            break;
+        t.injected++;
+    }
+    faults_arm(kind, 0, false);
+    child_note("%s%s: injected %ld, starts refused %ld, errors returned %ld (at most %ld at once), leaked %ld, hung 0",
+               fault_names[kind], forever ? " from then on" : "", t.injected, t.refused_starts, t.errors, most_errors,
+               t.leaked);
+    REQUIRE_EQUAL(t.leaked, 0);
+    REQUIRE(t.injected > 0);
+    if (!forever)
+        REQUIRE(most_errors <= 1); /* one refusal is one error */
+}
+
+static void skip_under_tsan(void)
+{
+    if (TEST_TSAN)
+        skip_case("too many fibers for the thread sanitizer");
+}
+
+CASE(a_refused_map_is_an_error_and_nothing_else)
+{
+    skip_under_tsan();
+    inject(FAULT_MAP, false, 1);
+}
+
+CASE(a_refused_advice_is_an_error_and_nothing_else)
+{
+    skip_under_tsan();
+    inject(FAULT_ADVISE, false, 1);
+}
+
+CASE(a_refused_allocation_is_an_error_and_nothing_else)
+{
+    skip_under_tsan();
+    inject(FAULT_ALLOCATE, false, 1);
+}
+
+CASE(a_refused_thread_is_an_error_and_nothing_else)
+{
+    skip_under_tsan();
+    inject(FAULT_THREAD, false, 1);
+}
+
+static int no_guards(void *start, size_t bytes, int advice)
+{
+    return advice == GUARD_INSTALL ? -EINVAL : flow__sys_real.advise(start, bytes, advice);
+}
+
+CASE(a_refused_protection_is_an_error_and_nothing_else)
+{
+    struct tally t = {0};
+    long n;
+
+    skip_under_tsan();
+    faults_open();
+    flow__sys.advise = no_guards;
+    for (n = 1;; n++) {
+        faults_arm(FAULT_PROTECT, n, false);
+        scenario(&t);
+        REQUIRE_EQUAL(t.leaked, 0);
+        if (!faults_fired())
+            break;
+    }
+    child_note("protect: injected %ld, errors returned %ld, leaked %ld, hung 0", n - 1, t.errors, t.leaked);
+    REQUIRE(n > 10); /* a guard for each stack */
+}
+
+CASE(maps_refused_from_some_time_on)
+{
+    skip_under_tsan();
+    inject(FAULT_MAP, true, 1);
+}
+
+CASE(advice_refused_from_some_time_on)
+{
+    skip_under_tsan();
+    inject(FAULT_ADVISE, true, 3);
+}
+
+CASE(allocations_refused_from_some_time_on)
+{
+    skip_under_tsan();
+    inject(FAULT_ALLOCATE, true, 2);
+}
+
+CASE(threads_refused_from_some_time_on)
+{
+    skip_under_tsan();
+    inject(FAULT_THREAD, true, 1);
+}
+
+/* How many waits there are is not determined, so the n-th may not come; then it is not counted. */
+static void inject_waits(enum fault kind, long most, bool forever)
+{
+    struct tally t = {0};
+    long fired = 0;
+
+    skip_under_tsan();
+    faults_open();
+    for (long n = 1; n <= most; n++) {
+        faults_arm(kind, n, forever);
+        scenario(&t);
+        fired += faults_fired();
+    }
+    faults_arm(kind, 0, false);
+    child_note("%s%s: injected %ld, errors returned %ld, leaked %ld, hung 0", fault_names[kind],
+               forever ? " from then on" : "", fired, t.errors, t.leaked);
+    REQUIRE_EQUAL(t.errors + t.leaked + t.refused_starts, 0);
+    REQUIRE(fired > 0);
+}
+
+CASE(waits_that_are_interrupted_change_nothing)
+{
+    inject_waits(FAULT_WAIT_EINTR, TEST_ROUNDS(60, 10), false);
+}
+
+CASE(waits_that_come_back_at_once_change_nothing)
+{
+    inject_waits(FAULT_WAIT_EAGAIN, TEST_ROUNDS(60, 10), false);
+}
+
+CASE(no_wait_ever_waits)
+{
+    inject_waits(FAULT_WAIT_EINTR, 5, true);
+    inject_waits(FAULT_WAIT_EAGAIN, 5, true);
+}
+
+/* ---- stacks that cannot be guarded ---- */
+
+static void stop_guarding(void)
+{
+    flow__sys.advise = no_guards;
+}
+
+CASE(a_stack_that_cannot_be_guarded_is_refused)
+{
+    struct flow_options o = test_options();
+    struct flow_stats stats;
+    flow_task task;
+    flow_result r;
+
+    test_start_with(&o);
+    if (strcmp(info_now().guard, "madvise"))
+        skip_case("this system has no madvise guards");
+    stop_guarding();
+    REQUIRE_EQUAL(flow_spawn(&task, nothing, NULL), 0);
+    REQUIRE_EQUAL(flow_join(task, &r, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(r.error, -ENOMEM);
+    stats = test_stats();
+    REQUIRE(stats.guard_failures > 0);
+    REQUIRE_EQUAL(stats.total.no_stack, 1);
+    REQUIRE_EQUAL(stats.live, 0);
+    flow__sys.advise = flow__sys_real.advise;
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, &r, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(r.error, 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(unless_that_was_said_to_be_fine)
+{
+    struct flow_options o = test_options();
+    flow_result r;
+
+    o.unguarded_ok = true;
+    test_start_with(&o);
+    if (strcmp(info_now().guard, "madvise"))
+        skip_case("this system has no madvise guards");
+    stop_guarding();
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, &r, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(r.error, 0);
+    REQUIRE(test_stats().guard_failures > 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+static atomic_int n_enomem, n_ok, n_slept;
+
+static flow_result count_and_sleep(void *arg)
+{
+    atomic_fetch_add(&n_slept, 1);
+    return sleep_for_ever(arg);
+}
+
+/* vm.max_map_count: each mprotect guard costs two mappings. */
+CASE(stacks_end_where_the_kernel_has_no_more_mappings)
+{
+    enum { MANY = 40000 };
+    static flow_task task[MANY];
+    struct flow_options o = test_options();
+    struct flow_stats stats;
+    long most = 0;
+    FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer needs mappings of its own");
+    if (!f || fscanf(f, "%ld", &most) != 1 || most > 70000)
+        skip_case("vm.max_map_count is large or not known");
+    fclose(f);
+    flow__sys.advise = no_guards;
+    o.stack_bytes = 16 * 1024;
+    test_start_with(&o);
+    REQUIRE(!strcmp(info_now().guard, "mprotect"));
+    for (int i = 0; i < MANY; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], count_and_sleep, NULL), 0);
+    WAIT_UNTIL((stats = test_stats()).total.no_stack + (uint64_t)atomic_load(&n_slept) == MANY);
+    child_note("%d stacks under mprotect guards, then -ENOMEM for %llu tasks; vm.max_map_count %ld", atomic_load(&n_slept),
+               (unsigned long long)stats.total.no_stack, most);
+    REQUIRE(stats.total.no_stack > 0 && stats.guard_failures > 0);
+    REQUIRE(atomic_load(&n_slept) > most / 2 - 1500);
+    for (int i = 0; i < MANY; i++)
+        flow_cancel(task[i]);
+    for (int i = 0; i < MANY; i++) {
+        flow_result r;
+
+        REQUIRE_EQUAL(flow_join(task[i], &r, FLOW_FOREVER), 0);
+        REQUIRE(r.error == -ENOMEM || r.error == -ECANCELED);
+        atomic_fetch_add(r.error == -ENOMEM ? &n_enomem : &n_ok, 1);
+    }
+    REQUIRE_EQUAL(atomic_load(&n_enomem), stats.total.no_stack);
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0); /* others go on */
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+/* ---- it works ---- */
+
+static flow_result spawn_and_join_many(void *arg)
+{
+    flow_task task[TASKS];
+    atomic_int ran = 0;
+
+    for (intptr_t i = 0; i < TASKS; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], live_a_little, (void *)i), 0);
+    REQUIRE_EQUAL(flow_when_all(task, TASKS, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, add_one, &ran, FLOW_FOREVER).error, 0);
+    REQUIRE_EQUAL(atomic_load(&ran), 1);
+    return flow_ok(arg);
+}
+
+static void work(void)
+{
+    flow_result r = {0};
+
+    REQUIRE_EQUAL(flow_sync_wait(spawn_and_join_many, (void *)5, &r, FLOW_FOREVER), 0);
+    REQUIRE(r.error == 0 && r.ptr == (void *)5);
+}
+
+static void limit_to(int resource, rlim_t n)
+{
+    struct rlimit limit = {n, n};
+
+    REQUIRE_EQUAL(setrlimit(resource, &limit), 0);
+}
+
+static void become_nobody(void)
+{
+    if (geteuid() == 0 && (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY)))
+        skip_case("this root may not become another user");
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* /proc/self is readable again */
+}
+
+/* ---- limits ---- */
+
+static void under_address_space(rlim_t bytes, size_t max_tasks, bool must_work)
+{
+    struct flow_options o = test_options();
+    int r;
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer needs terabytes of address space");
+    limit_to(RLIMIT_AS, bytes);
+    o.max_tasks = max_tasks;
+    r = flow_start(&o);
+    child_note("RLIMIT_AS %llu MiB, max_tasks %zu: %d %s", (unsigned long long)bytes >> 20, max_tasks, r, flow_start_error());
+    if (r) {
+        REQUIRE_EQUAL(r, -ENOMEM);
+        REQUIRE(strlen(flow_start_error()) > 10);
+        REQUIRE(!must_work);
+        REQUIRE_EQUAL(thread_count(), 1);
+        return;
+    }
+    REQUIRE(info_now().stack_reserve_bytes < bytes);
+    work();
+    /* The program has room for itself. */
+    void *p = malloc(bytes / 16);
+    REQUIRE(p);
+    free(p);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(it_starts_in_4_gib_of_address_space)
+{
+    under_address_space((rlim_t)4 << 30, 4000000, true);
+}
+
+CASE(it_starts_in_256_mib_of_address_space_with_fewer_tasks)
+{
+    under_address_space((rlim_t)256 << 20, 10000, true);
+}
+
+CASE(in_256_mib_four_million_tasks_are_refused_with_text)
+{
+    under_address_space((rlim_t)256 << 20, 4000000, false);
+}
+
+CASE(in_hardly_any_address_space_it_says_so)
+{
+    under_address_space((rlim_t)24 << 20, 10000, false);
+}
+
+CASE(without_threads_to_be_had_the_start_fails_cleanly)
+{
+    struct flow_options o = test_options();
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer's own thread counts");
+    become_nobody();
+    limit_to(RLIMIT_NPROC, 1);
+    for (int i = 0; i < 10; i++) {
+        REQUIRE_EQUAL(flow_start(&o), -EAGAIN);
+        REQUIRE(strstr(flow_start_error(), "thread"));
+        REQUIRE_EQUAL(thread_count(), 1);
+    }
+    o.workers = 0; /* needs none */
+    test_start_with(&o);
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+static flow_result offload_and_give_its_error(void *arg)
+{
+    atomic_int ran = 0;
+
+    (void)arg;
+    return flow_offload(FLOW_LANE_FILE, add_one, &ran, FLOW_FOREVER);
+}
+
+CASE(without_helpers_to_be_had_an_offload_says_so_and_with_one_it_queues)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+    flow_task task[50];
+    flow_result r;
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer's own thread counts");
+    become_nobody();
+    limit_to(RLIMIT_NPROC, 50);
+    o.workers = 1;
+    test_start_with(&o);
+    /* Other processes of this user may count too, so the limit is found, not known. */
+    struct rlimit limit;
+    getrlimit(RLIMIT_NPROC, &limit);
+    limit.rlim_cur = 1;
+    REQUIRE_EQUAL(setrlimit(RLIMIT_NPROC, &limit), 0);
+    REQUIRE_EQUAL(flow_sync_wait(offload_and_give_its_error, NULL, &r, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(r.error, -EAGAIN);
+    do {
+        limit.rlim_cur++;
+        REQUIRE_EQUAL(setrlimit(RLIMIT_NPROC, &limit), 0);
+        REQUIRE_EQUAL(flow_sync_wait(offload_and_give_its_error, NULL, &r, FLOW_FOREVER), 0);
+    } while (r.error == -EAGAIN && limit.rlim_cur < 50);
+    REQUIRE_EQUAL(r.error, 0);
+    for (int i = 0; i < 50; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], offload_and_give_its_error, NULL), 0);
+    for (int i = 0; i < 50; i++) {
+        REQUIRE_EQUAL(flow_join(task[i], &r, FLOW_FOREVER), 0);
+        REQUIRE_EQUAL(r.error, 0);
+    }
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(without_descriptors_to_be_had_stacks_are_still_guarded)
+{
+    struct flow_info before;
+    struct flow_options o = test_options();
+
+    test_start_with(&o);
+    before = info_now();
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    struct rlimit none = {0, 1024};
+    REQUIRE_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    test_start_with(&o);
+    REQUIRE(!strcmp(info_now().guard, before.guard));
+    work();
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+/* Everything that is mapped is locked, and a guard cannot be installed into locked memory. */
+static void under_locked_memory(void)
+{
+    struct flow_options o = test_options();
+
+    o.max_tasks = 10000;
+    test_start_with(&o);
+    child_note("locked memory: guard %s, %zu MiB for stacks, RSS %ld MiB", info_now().guard,
+               info_now().stack_reserve_bytes >> 20, resident_kb() >> 10);
+    REQUIRE(!strcmp(info_now().guard, "mprotect") || !strcmp(info_now().guard, "madvise"));
+    work();
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(it_works_when_all_memory_is_locked)
+{
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer's shadow would be locked too");
+    limit_to(RLIMIT_AS, (rlim_t)1 << 30); /* all of it may become resident */
+    if (mlockall(MCL_CURRENT | MCL_FUTURE))
+        skip_case("memory may not be locked here");
+    under_locked_memory();
+}
+
+CASE(it_works_when_little_memory_may_be_locked)
+{
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer's shadow would be locked too");
+    limit_to(RLIMIT_MEMLOCK, 128 << 20);
+    become_nobody();
+    if (mlockall(MCL_FUTURE))
+        skip_case("memory may not be locked here");
+    under_locked_memory();
+}
+
+CASE(on_one_cpu)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+    cpu_set_t allowed, one;
+    int cpu = 0;
+
+    REQUIRE_EQUAL(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+    while (!CPU_ISSET(cpu, &allowed))
+        cpu++;
+    for (int i = cpu; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &allowed))
+            cpu = i; /* the last one: 0 would also be a guess */
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    REQUIRE_EQUAL(sched_setaffinity(0, sizeof one, &one), 0);
+    test_start_with(&o);
+    REQUIRE_EQUAL(info_now().cpus, 1);
+    REQUIRE_EQUAL(info_now().workers, 1);
+    WAIT_UNTIL(info_now().pinned == 1);
+    work();
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    o.workers = 4;
+    test_start_with(&o);
+    work();
+    REQUIRE_EQUAL(info_now().cpus, 1);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+/* ---- system calls refused by a sandbox ---- */
+
+#if defined(__x86_64__)
+#define THIS_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define THIS_ARCH AUDIT_ARCH_AARCH64
+#endif
+
+/* From now on, here and in what is executed, this call gives `error`. */
+static void refuse_system_call(unsigned number, unsigned error)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, THIS_ARCH, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
+        skip_case("seccomp filters are not to be had here");
+}
+
+/* In a process that began under the filter, as in a container. */
+CHILD(in_the_sandbox)
+{
+    struct flow_info info;
+
+    test_start();
+    info = info_now();
+    if (strstr(arg, "madvise"))
+        REQUIRE(!strcmp(info.guard, "mprotect"));
+    if (strstr(arg, "membarrier"))
+        REQUIRE(strstr(info.rcu, "fences"));
+    if (strstr(arg, "affinity"))
+        REQUIRE_EQUAL(info.pinned, 0);
+    for (int i = 0; i < 3; i++)
+        work();
+    REQUIRE_EQUAL(test_stats().bind_failures, 0); /* none was tried: see memory_policy */
+    child_note("%s: guard %s, memory %s, rcu \"%s\", pinned %d", arg, info.guard, info.memory_policy, info.rcu,
+               info_now().pinned);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+static void in_a_sandbox(unsigned number, unsigned error, const char *what)
+{
+    char *argv[] = {(char *)"test", (char *)"--child", (char *)"in_the_sandbox", (char *)what, NULL};
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer needs these calls itself");
+    refuse_system_call(number, error);
+    execv("/proc/self/exe", argv);
+    REQUIRE(!"executed");
+}
+
+CASE(membarrier_refused_with_eperm)
+{
+    in_a_sandbox(SYS_membarrier, EPERM, "membarrier EPERM");
+}
+
+CASE(membarrier_refused_with_enosys)
+{
+    in_a_sandbox(SYS_membarrier, ENOSYS, "membarrier ENOSYS");
+}
+
+CASE(madvise_refused_with_eperm)
+{
+    in_a_sandbox(SYS_madvise, EPERM, "madvise EPERM");
+}
+
+CASE(madvise_refused_with_enosys)
+{
+    in_a_sandbox(SYS_madvise, ENOSYS, "madvise ENOSYS");
+}
+
+CASE(mbind_refused_with_eperm)
+{
+    in_a_sandbox(SYS_mbind, EPERM, "mbind EPERM");
+}
+
+CASE(mbind_refused_with_enosys)
+{
+    in_a_sandbox(SYS_mbind, ENOSYS, "mbind ENOSYS");
+}
+
+CASE(pinning_refused_with_eperm)
+{
+    in_a_sandbox(SYS_sched_setaffinity, EPERM, "affinity EPERM");
+}
+
+CASE(rseq_refused_with_enosys)
+{
+    in_a_sandbox(SYS_rseq, ENOSYS, "rseq ENOSYS");
+}
+
+int main(int argc, char **argv)
+{
+    return cases_main(argc, argv);
+}
