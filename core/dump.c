@@ -31,12 +31,10 @@ static void flush(struct output *o)
     o->n = 0;
 }
 
-static const char *state_of(struct flow__task *t, uint64_t life)
+static const char *state_of(struct flow__task *t)
 {
     unsigned wait = load_relaxed(&t->wait) & FLOW__WAIT_STATE;
 
-    if (life & FLOW__LIFE_FINISHED)
-        return "finished";
     if (!t->stack)
         return "queued";
     return wait == FLOW__WAIT_ARMED || wait == FLOW__WAIT_SHIELDED ? "waiting" : "active";
@@ -60,7 +58,7 @@ static void describe(struct output *o, struct flow__task *t, uint64_t life)
         flush(o);
     n = snprintf(o->text + o->n, sizeof o->text - o->n,
                  "task %#llx \"%s\" %s%s, waits for %s, worker %d, stack %zu KiB, spawned at %p\n",
-                 (unsigned long long)flow__id_of(t, life), detail ? detail->name : "", state_of(t, life),
+                 (unsigned long long)flow__id_of(t, life), detail ? detail->name : "", state_of(t),
                  flow__is_cancelled(t) ? ", cancelled" : "", reason_of(t), home && t->stack ? home->index : -1,
                  flow__stack_bytes(t->stack_class) / 1024, t->spawn_site);
     o->n += (size_t)n;
@@ -75,7 +73,7 @@ static int dump(struct output *o)
         struct flow__task *t = &flow__registry.base[i];
         uint64_t life = load_acquire(&t->life);
 
-        if (life == 0 || (life & FLOW__LIFE_FREE) || flow__has(t, FLOW__IS_THREAD))
+        if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) || flow__has(t, FLOW__IS_THREAD))
             continue;
         describe(o, t, life);
         n++;

@@ -110,11 +110,13 @@ static void report(int signo, const siginfo_t *info, const ucontext_t *context)
     bool overflow = signo != SIGABRT && is_overflow(fault, sp);
     int class_index = 0;
     struct flow__task *t = task_at(sp, &class_index);
+    const char *slot = flow__stack_slot_of(sp, &class_index);
     struct line l = {.n = 0};
     struct flow__detail *detail;
 
     if (!t)
         return;
+    overflow = overflow || !flow__stack_intact(slot);
     detail = load_relaxed(&t->detail);
     add(&l, overflow ? "flowcoro: stack overflow in coroutine " : "flowcoro: crash in coroutine ");
     add_number(&l, flow__id_of(t, load_relaxed(&t->life)), 16);

@@ -443,7 +443,6 @@ static int stop(flow_deadline deadline)
         else
             cancel_until_empty(rt, deadline);
     }
-    left = flow__live_tasks();
     tell_workers_to_end(rt);
     release_foreign_threads();
     if (rt->n_workers == 0) {
@@ -458,6 +457,7 @@ static int stop(flow_deadline deadline)
     flow__offload_orphan();
     if (!wait_until(rt, helpers_have_let_go, patience))
         return -EBUSY;
+    left = flow__live_tasks();
     close_all(rt);
     leave_the_seat(rt);
     return left > INT32_MAX ? INT32_MAX : (int)left;

@@ -5,10 +5,13 @@
  * never together with another lock. Slots are never unmapped before the region is. */
 #include "core/stack.h"
 
+#include "core/reserve.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MADV_GUARD_INSTALL
@@ -27,23 +30,15 @@
 struct flow__stack_region flow__stacks;
 
 /* A guard that is only said to be there is worse than none, and some emulators and
- * old kernels say so. The kernel must refuse to read from the page. */
+ * old kernels say so. The kernel must refuse to write to the page. */
 static bool guard_works(char *page)
 {
-    int fds[2];
-    bool refused;
-
-    if (pipe2(fds, O_CLOEXEC))
-        return false;
-    refused = write(fds[1], page, 1) < 0 && errno == EFAULT;
-    close(fds[0]);
-    close(fds[1]);
-    return refused;
+    return syscall(SYS_clock_gettime, CLOCK_MONOTONIC, page) < 0 && errno == EFAULT;
 }
 
 static enum flow__guard probe_guard(size_t page_bytes)
 {
-    char *page = flow__sys.map(page_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    char *page = flow__reserve(page_bytes);
     enum flow__guard found = FLOW__GUARD_CANARY;
 
     if (!page)
@@ -73,7 +68,9 @@ static char *reserve(struct flow__stack_region *r)
         char *p;
 
         r->mapped_bytes = ((size_t)FLOW__STACK_CLASSES << r->zone_shift) + depot_bytes(r->zone_shift) + align;
-        p = flow__sys.map(r->mapped_bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+        if (!flow__reserve_is_modest(r->mapped_bytes) && r->zone_shift > ZONE_SHIFT_MIN)
+            continue;
+        p = flow__reserve(r->mapped_bytes);
         if (!p)
             continue;
         r->base = ((uintptr_t)p + align - 1) & ~(align - 1);

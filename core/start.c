@@ -115,6 +115,8 @@ flow__unsanitized long flow__task_main(void *arg)
     t->result = t->fn(t->arg);
     if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
         flow__die("a coroutine has returned in the child of a fork");
+    if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(t->stack))
+        flow__die("stack overflow: the canary of the coroutine below was overwritten");
     w = t->home;
     w->n_started--;
     if (flow__unlikely(!((uintptr_t)t->back & 1)))

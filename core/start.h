@@ -32,8 +32,6 @@ static inline int flow__reserve_one(struct flow__worker *w)
 
 static inline void flow__return_stack(struct flow__worker *w, int class_index, char *slot)
 {
-    if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(slot))
-        flow__die("a coroutine has overflowed its stack (canary overwritten)");
     flow__count(w, stacks_returned);
     flow__stack_give(&w->stacks, class_index, slot);
 }

@@ -127,7 +127,7 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
     while (!r && is_armed(word = load_acquire(&self->wait), epoch)) {
         if (flow__runtime.n_workers == 0)
             r = drive_meanwhile(deadline);
-        else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) == -ETIMEDOUT)
+        else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) && flow__sys.now() >= deadline)
             r = -ETIMEDOUT;
     }
     flow__reclaim_enter();

@@ -96,8 +96,11 @@ uint32_t flow__parker_cancel(struct flow__parker *parker, struct flow__idle *idl
 
 uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker, int64_t deadline)
 {
-    while (load_acquire(&parker->word) == FLOW__PARKED)
-        if (flow__sys.futex_wait(&parker->word, FLOW__PARKED, deadline) == -ETIMEDOUT)
+    while (load_acquire(&parker->word) == FLOW__PARKED) {
+        int r = flow__sys.futex_wait(&parker->word, FLOW__PARKED, deadline);
+
+        if (r == -ETIMEDOUT || (r && deadline != INT64_MAX && flow__sys.now() >= deadline))
             break;
+    }
     return flow__parker_cancel(parker, idle, worker);
 }

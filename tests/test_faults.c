@@ -36,6 +36,14 @@ static flow_result sleep_for_ever(void *arg)
     return flow_err(flow_sleep_until(FLOW_FOREVER));
 }
 
+static atomic_int n_enomem, n_ok, n_slept;
+
+static flow_result count_and_sleep(void *arg)
+{
+    atomic_fetch_add(&n_slept, 1);
+    return sleep_for_ever(arg);
+}
+
 static struct flow_info info_now(void)
 {
     struct flow_info info = {.size = sizeof info};
@@ -321,6 +329,69 @@ CASE(no_wait_ever_waits)
     inject_waits(FAULT_WAIT_EAGAIN, 5, true);
 }
 
+/* All that a program needs, and it must work. */
+
+static flow_result spawn_and_join_many(void *arg)
+{
+    flow_task task[TASKS];
+    atomic_int ran = 0;
+
+    for (intptr_t i = 0; i < TASKS; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], live_a_little, (void *)i), 0);
+    REQUIRE_EQUAL(flow_when_all(task, TASKS, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, add_one, &ran, FLOW_FOREVER).error, 0);
+    REQUIRE_EQUAL(atomic_load(&ran), 1);
+    return flow_ok(arg);
+}
+
+static void work(void)
+{
+    flow_result r = {0};
+
+    REQUIRE_EQUAL(flow_sync_wait(spawn_and_join_many, (void *)5, &r, FLOW_FOREVER), 0);
+    REQUIRE(r.error == 0 && r.ptr == (void *)5);
+}
+
+/* A worker makes room for waking a task before it starts it; where there is none the task is refused. */
+CASE(no_room_for_more_started_tasks)
+{
+    enum { MANY = 4000 };
+    static flow_task task[MANY];
+    struct flow_options o = test_options();
+    long slept, refused = 0;
+
+    skip_under_tsan();
+    o.stack_bytes = 16 * 1024;
+    faults_open();
+    faults_arm(FAULT_MAP, 0, false);
+    test_start_with(&o);
+    WAIT_UNTIL(info_now().pinned == o.workers || o.no_pinning);
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
+    test_nap(FLOW_MS(5)); /* its workers have their signal stacks */
+    faults_arm(FAULT_MAP, 1, true);
+    for (int i = 0; i < MANY; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], count_and_sleep, NULL), 0);
+    WAIT_UNTIL(test_stats().total.no_stack + (uint64_t)atomic_load(&n_slept) == MANY);
+    faults_arm(FAULT_MAP, 0, false);
+    slept = atomic_load(&n_slept);
+    REQUIRE(slept > 0 && slept < MANY);
+    for (int i = 0; i < MANY; i++)
+        flow_cancel(task[i]);
+    for (int i = 0; i < MANY; i++) {
+        flow_result r;
+
+        REQUIRE_EQUAL(flow_join(task[i], &r, FLOW_FOREVER), 0);
+        REQUIRE(r.error == -ENOMEM || r.error == -ECANCELED);
+        refused += r.error == -ENOMEM;
+    }
+    REQUIRE_EQUAL(slept + refused, MANY);
+    child_note("without memory for more, %ld tasks slept and %ld were refused", slept, refused);
+    REQUIRE_EQUAL(refused, test_stats().total.no_stack);
+    work();
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    WAIT_UNTIL(all_is_given_back());
+}
+
 /* ---- stacks that cannot be guarded ---- */
 
 static void stop_guarding(void)
@@ -368,14 +439,6 @@ CASE(unless_that_was_said_to_be_fine)
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
-static atomic_int n_enomem, n_ok, n_slept;
-
-static flow_result count_and_sleep(void *arg)
-{
-    atomic_fetch_add(&n_slept, 1);
-    return sleep_for_ever(arg);
-}
-
 /* vm.max_map_count: each mprotect guard costs two mappings. */
 CASE(stacks_end_where_the_kernel_has_no_more_mappings)
 {
@@ -414,29 +477,6 @@ CASE(stacks_end_where_the_kernel_has_no_more_mappings)
     REQUIRE_EQUAL(atomic_load(&n_enomem), stats.total.no_stack);
     REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0); /* others go on */
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
-}
-
-/* ---- it works ---- */
-
-static flow_result spawn_and_join_many(void *arg)
-{
-    flow_task task[TASKS];
-    atomic_int ran = 0;
-
-    for (intptr_t i = 0; i < TASKS; i++)
-        REQUIRE_EQUAL(flow_spawn(&task[i], live_a_little, (void *)i), 0);
-    REQUIRE_EQUAL(flow_when_all(task, TASKS, NULL, FLOW_FOREVER), 0);
-    REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, add_one, &ran, FLOW_FOREVER).error, 0);
-    REQUIRE_EQUAL(atomic_load(&ran), 1);
-    return flow_ok(arg);
-}
-
-static void work(void)
-{
-    flow_result r = {0};
-
-    REQUIRE_EQUAL(flow_sync_wait(spawn_and_join_many, (void *)5, &r, FLOW_FOREVER), 0);
-    REQUIRE(r.error == 0 && r.ptr == (void *)5);
 }
 
 static void limit_to(int resource, rlim_t n)
@@ -571,12 +611,15 @@ CASE(without_descriptors_to_be_had_stacks_are_still_guarded)
     test_start_with(&o);
     before = info_now();
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
-    struct rlimit none = {0, 1024};
+    struct rlimit some, none;
+    REQUIRE_EQUAL(getrlimit(RLIMIT_NOFILE, &some), 0);
+    none = (struct rlimit){0, some.rlim_max};
     REQUIRE_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
     test_start_with(&o);
     REQUIRE(!strcmp(info_now().guard, before.guard));
     work();
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(setrlimit(RLIMIT_NOFILE, &some), 0);
 }
 
 /* Everything that is mapped is locked, and a guard cannot be installed into locked memory. */
@@ -607,6 +650,10 @@ CASE(it_works_when_little_memory_may_be_locked)
 {
     if (TEST_SANITIZED)
         skip_case("a sanitizer's shadow would be locked too");
+    struct rlimit limit;
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (limit.rlim_max < 128 << 20)
+        skip_case("RLIMIT_MEMLOCK may not be set to what the smallest region needs");
     limit_to(RLIMIT_MEMLOCK, 128 << 20);
     become_nobody();
     if (mlockall(MCL_FUTURE))

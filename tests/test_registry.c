@@ -18,7 +18,7 @@ static flow__atomic(uint8_t) owner_of[BLOCKS];
 
 static void open_registry(uint32_t n)
 {
-    assert_int_equal(flow__registry_open(n), 0);
+    assert_int_equal(flow__registry_open(n, 3), 0);
     memset(owner_of, 0, sizeof owner_of);
 }
 
@@ -113,6 +113,30 @@ static void test_handles_and_addresses(void **state)
     assert_null(flow__block_of(UINT64_MAX));
     /* The last one is a block, if an unused one. */
     assert_non_null(flow__block_of((uint64_t)1 << 32 | (BLOCKS - 1)));
+    assert_no_failures();
+    flow__registry_close();
+}
+
+/* Blocks for foreign threads that wait: apart from all others, and no handle leads to one. */
+static void test_stand_ins(void **state)
+{
+    struct flow__block_cache cache = {0};
+    static struct flow__task *taken[BLOCKS + 1];
+    struct flow__task *a, *b, *c;
+
+    (void)state;
+    open_registry(BLOCKS);
+    a = flow__stand_in_take(), b = flow__stand_in_take(), c = flow__stand_in_take();
+    assert_true(a && b && c && a != b && b != c && a != c);
+    assert_null(flow__stand_in_take());
+    assert_null(flow__block_of((uint64_t)1 << 32 | flow__slot_of(a)));
+    assert_true(flow__slot_of(a) >= BLOCKS && flow__slot_of(b) >= BLOCKS && flow__slot_of(c) >= BLOCKS);
+    flow__stand_in_give(b);
+    flow__stand_in_give(c);
+    assert_ptr_equal(flow__stand_in_take(), c);
+    assert_ptr_equal(flow__stand_in_take(), b);
+    assert_null(flow__stand_in_take());
+    assert_int_equal(drain(&cache, taken), BLOCKS);
     assert_no_failures();
     flow__registry_close();
 }
@@ -366,6 +390,7 @@ int main(void)
         TEST(test_each_block_once_and_then_null),
         TEST(test_the_warm_block_comes_first),
         TEST(test_handles_and_addresses),
+        TEST(test_stand_ins),
         TEST(test_blocks_wander_between_threads),
         TEST(test_a_slot_gets_a_new_generation_each_time),
         TEST(test_a_slot_is_retired_after_its_last_generation),

@@ -300,9 +300,10 @@ static void test_many_sleepers(void **state)
     test_start();
     assert_int_equal(flow_sync_wait(run_sleepers, (void *)n, NULL, FLOW_FOREVER), 0);
     assert_true(test_wait_until_empty());
-    stats = test_stats();
+    do /* a stack goes back a moment after its task has ended */
+        stats = test_stats();
+    while (stats.total.stacks_taken != stats.total.stacks_returned);
     assert_true(stats.total.timers_fired >= (uint64_t)n);
-    assert_int_equal(stats.total.stacks_taken, stats.total.stacks_returned);
     test_stop();
 }
 

@@ -81,6 +81,9 @@ static int thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(voi
 
 static int futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
 {
+    /* The kernel does say so when the time is over. */
+    if (flow__sys_real.now() >= deadline)
+        return -ETIMEDOUT;
     if (fails(FAULT_WAIT_EINTR))
         return -EINTR;
     if (fails(FAULT_WAIT_EAGAIN))
