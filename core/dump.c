@@ -31,7 +31,7 @@ static void flush(struct output *o)
     o->n = 0;
 }
 
-static const char *state_of(struct flow__task *t)
+static flow__unsanitized const char *state_of(struct flow__task *t)
 {
     unsigned wait = load_relaxed(&t->wait) & FLOW__WAIT_STATE;
 
@@ -47,7 +47,8 @@ static const char *reason_of(struct flow__task *t)
     return text[load_relaxed(&t->why)];
 }
 
-static void describe(struct output *o, struct flow__task *t, uint64_t life)
+/* Reads what the task's worker may be writing: a line may be a moment out of date. */
+static flow__unsanitized void describe(struct output *o, struct flow__task *t, uint64_t life)
 {
     /* [NAME-2] acquire: pairs with [NAME-1]. */
     struct flow__detail *detail = load_acquire(&t->detail);

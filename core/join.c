@@ -128,7 +128,8 @@ bool flow__has_finished(struct flow__task *t)
 
 bool flow__watch_end(struct flow__task *t, struct flow__task *self, uint64_t epoch)
 {
-    uint64_t word = load_relaxed(&t->life);
+    /* [LIFE-5] acquire: pairs with [LIFE-4]; so is every CAS that fails below. */
+    uint64_t word = load_acquire(&t->life);
 
     t->joiner = self;
     t->joiner_epoch = epoch;
@@ -278,7 +279,7 @@ int flow_detach(flow_task task)
         return r;
     r = flow__claim(task.id, NULL, &t);
     if (!r) {
-        uint64_t word = load_relaxed(&t->life);
+        uint64_t word = load_acquire(&t->life); /* [LIFE-5] */
 
         do
             if (word & FLOW__LIFE_FINISHED)

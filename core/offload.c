@@ -259,27 +259,43 @@ static void close_lane(flow_lane *lane)
     ring(lane, INT32_MAX);
 }
 
-int flow_lane_destroy(flow_lane *lane)
+/* Takes an idle lane off the list. -EINVAL if it is not on it, also if a stop has ended it. Under list_lock. */
+static int unlist(flow_lane *lane)
 {
+    flow_lane **at = &lanes;
     bool busy;
 
-    if (!lane || (uintptr_t)lane <= BUILT_IN)
+    while (*at && *at != lane)
+        at = &(*at)->next;
+    if (!*at)
         return -EINVAL;
-    flow__lock(&list_lock);
     flow__lock(&lane->lock);
     busy = lane->n_queued || lane->n_running;
     lane->closing = !busy;
     flow__unlock(&lane->lock);
-    if (!busy) {
-        flow_lane **at = &lanes;
-
-        while (*at != lane)
-            at = &(*at)->next;
-        *at = lane->next;
-    }
-    flow__unlock(&list_lock);
     if (busy)
         return -EBUSY;
+    *at = lane->next;
+    return 0;
+}
+
+int flow_lane_destroy(flow_lane *lane)
+{
+    int r;
+
+    int state = load_acquire(&flow__runtime.state);
+
+    if (state == FLOW__FORKED)
+        return -ENOTSUP;
+    if (state == FLOW__STOPPED)
+        return -ESHUTDOWN;
+    if (!lane || (uintptr_t)lane <= BUILT_IN)
+        return -EINVAL;
+    flow__lock(&list_lock);
+    r = unlist(lane);
+    flow__unlock(&list_lock);
+    if (r)
+        return r;
     ring(lane, INT32_MAX);
     drop_reference(lane);
     return 0;

@@ -17,20 +17,13 @@ struct flow__registry flow__registry;
 int flow__registry_open(uint32_t n_blocks, uint32_t n_stand_ins)
 {
     struct flow__registry *r = &flow__registry;
-    size_t bytes;
+    size_t bytes = ((size_t)n_blocks + n_stand_ins) * sizeof(struct flow__task);
 
     memset(r, 0, sizeof *r);
-    for (;;) {
-        bytes = ((size_t)n_blocks + n_stand_ins) * sizeof(struct flow__task);
-        r->mapped_bytes = bytes + HUGE;
-        if (flow__reserve_is_modest(bytes) || n_blocks <= FLOW__FEWEST_BLOCKS)
-            r->mapping = flow__reserve(r->mapped_bytes);
-        if (r->mapping)
-            break;
-        if (n_blocks <= FLOW__FEWEST_BLOCKS)
-            return -ENOMEM;
-        n_blocks = n_blocks / 2 > FLOW__FEWEST_BLOCKS ? n_blocks / 2 : FLOW__FEWEST_BLOCKS;
-    }
+    r->mapped_bytes = bytes + HUGE;
+    r->mapping = flow__reserve(r->mapped_bytes);
+    if (!r->mapping)
+        return -ENOMEM;
     r->base = (struct flow__task *)(((uintptr_t)r->mapping + HUGE - 1) & ~(HUGE - 1));
     r->n_blocks = n_blocks;
     r->n_stand_ins = n_stand_ins;

@@ -12,8 +12,7 @@
 #include "core/task.h"
 #include "sync/lock.h"
 
-#define FLOW__CHAIN         64u
-#define FLOW__FEWEST_BLOCKS 65536u
+#define FLOW__CHAIN 64u
 
 struct flow__registry {
     struct flow__task *base; /* set once while no worker runs; read by everyone */
@@ -38,8 +37,7 @@ struct flow__block_cache {
     uint32_t next_unused, end_unused; /* slots that were never used */
 };
 
-/* Reserves room for n blocks and so many stand-ins; for fewer blocks, but at least
- * FLOW__FEWEST_BLOCKS, where address space is short. 0 or -ENOMEM. */
+/* Reserves room for n blocks and so many stand-ins. 0 or -ENOMEM. */
 int flow__registry_open(uint32_t n_blocks, uint32_t n_stand_ins);
 void flow__registry_close(void);
 

@@ -50,5 +50,5 @@ bool flow__reserve_is_modest(size_t bytes)
 {
     struct rlimit limit;
 
-    return getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur / 4;
+    return getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur / 2;
 }

@@ -60,7 +60,7 @@ static void in_child(void)
     if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED && load_relaxed(&start_lock.word) == 0)
         return;
     store_relaxed(&flow__runtime.state, FLOW__FORKED);
-    flow__stacks.bytes = 0;
+    store_relaxed(&flow__stacks.bytes, 0);
 }
 
 static void prepare_fork(void)
@@ -199,16 +199,16 @@ static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runt
 {
     bool yes;
 
-    fetch_add_seq(&rt->quiet_waiters, 1);
+    fetch_add_seq(&flow__process.quiet_waiters, 1);
     for (;;) {
-        uint32_t seen = load_seq(&rt->quiet_word);
+        uint32_t seen = load_seq(&flow__process.quiet_word);
 
         yes = ready(rt);
         if (yes || flow__sys.now() >= deadline)
             break;
-        flow__sys.futex_wait(&rt->quiet_word, seen, deadline);
+        flow__sys.futex_wait(&flow__process.quiet_word, seen, deadline);
     }
-    fetch_sub_seq(&rt->quiet_waiters, 1);
+    fetch_sub_seq(&flow__process.quiet_waiters, 1);
     return yes;
 }
 
@@ -396,7 +396,7 @@ static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
         bool was_dead = n == -EDEADLK;
 
         n = drive(&rt->workers[0], deadline, true);
-        if ((n <= 0 && flow__sys.now() >= deadline) || (was_dead && n == -EDEADLK))
+        if (flow__sys.now() >= deadline || (was_dead && n == -EDEADLK))
             return;
         if (n == -EDEADLK)
             cancel_all();
@@ -622,7 +622,7 @@ int flow_info(struct flow_info *info)
     info->libnuma = FLOW__LIBNUMA_VERSION;
     info->liburcu = flow__reclaim_version();
     info->stack_bytes = flow__stack_bytes(rt->default_class);
-    info->stack_reserve_bytes = flow__stacks.bytes;
+    info->stack_reserve_bytes = load_relaxed(&flow__stacks.bytes);
     if (!self)
         flow__foreign_leave();
     return 0;

@@ -536,12 +536,12 @@ static void trim_if_due(struct flow__worker *w)
 
 void flow__tell_quiet(void)
 {
-    struct flow__runtime *rt = &flow__runtime;
+    struct flow__process *p = &flow__process;
 
-    if (!load_seq(&rt->quiet_waiters))
+    if (!load_seq(&p->quiet_waiters))
         return;
-    fetch_add_seq(&rt->quiet_word, 1);
-    flow__sys.futex_wake(&rt->quiet_word, INT32_MAX);
+    fetch_add_seq(&p->quiet_word, 1);
+    flow__sys.futex_wake(&p->quiet_word, INT32_MAX);
 }
 
 /* Sleeps until there may be work. */
@@ -633,26 +633,28 @@ void *flow__worker_main(void *worker)
 
 /* ---- driving ---- */
 
-static uint64_t ready_now(struct flow__worker *w)
-{
-    return flow__ready_count(&w->ready) + flow__ring_count(&w->ring) + w->own.count +
-           load_relaxed(&flow__runtime.queue.count) + (load_relaxed(&w->lifo) != NULL);
-}
-
+/* One turn for each task that is ready now: those that have started, then the others. What
+ * becomes ready meanwhile waits for the next round. */
 static int64_t run_round(struct flow__worker *w)
 {
-    int64_t n = 0, round;
+    uint64_t started, unstarted;
+    int64_t n = 0;
+    struct flow__task *t;
 
     poll(w);
     drain_inbox(w);
-    round = (int64_t)ready_now(w);
-    while (n < round) {
-        struct flow__task *t = next_local_polled(w);
-
+    started = flow__ready_count(&w->ready);
+    unstarted = flow__ring_count(&w->ring) + w->own.count + load_relaxed(&flow__runtime.queue.count) +
+                (load_relaxed(&w->lifo) != NULL);
+    for (; started > 0 && flow__ready_count(&w->ready); started--, n++)
+        dispatch(w, flow__ready_pop(&w->ready));
+    for (; unstarted > 0; unstarted--, n++) {
+        t = pop_unstarted(w);
+        if (!t && grab_shared(w))
+            t = pop_unstarted(w);
         if (!t)
-            break;
+            break; /* joined by one of the others, and so run */
         dispatch(w, t);
-        n++;
     }
     return n;
 }

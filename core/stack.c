@@ -73,7 +73,7 @@ static char *reserve(struct flow__stack_region *r)
         p = flow__reserve(r->mapped_bytes);
         if (!p)
             continue;
-        r->base = ((uintptr_t)p + align - 1) & ~(align - 1);
+        store_relaxed(&r->base, ((uintptr_t)p + align - 1) & ~(align - 1));
         return p;
     }
     return NULL;
@@ -83,9 +83,13 @@ int flow__stacks_open(bool unguarded_ok, bool dont_fork)
 {
     struct flow__stack_region *r = &flow__stacks;
     uint32_t *numbers;
-    char *p;
+    size_t bytes;
+    char *base, *p;
 
-    memset(r, 0, sizeof *r);
+    store_relaxed(&r->bytes, 0);
+    memset(r->depot, 0, sizeof r->depot);
+    store_relaxed(&r->trims, 0);
+    store_relaxed(&r->guard_failures, 0);
     r->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     r->unguarded_ok = unguarded_ok;
     r->guard = probe_guard(r->page_bytes);
@@ -93,17 +97,19 @@ int flow__stacks_open(bool unguarded_ok, bool dont_fork)
     if (!p)
         return -ENOMEM;
     r->mapping = p;
-    r->bytes = (size_t)FLOW__STACK_CLASSES << r->zone_shift;
+    base = (char *)load_relaxed(&r->base);
+    bytes = (size_t)FLOW__STACK_CLASSES << r->zone_shift;
     /* A huge page would make each small stack cost 2 MiB. Refused where there are none anyway. */
-    flow__sys.advise((void *)r->base, r->bytes, MADV_NOHUGEPAGE);
+    flow__sys.advise(base, bytes, MADV_NOHUGEPAGE);
     if (dont_fork)
-        flow__sys.advise((void *)r->base, r->bytes, MADV_DONTFORK);
-    numbers = (uint32_t *)(r->base + r->bytes);
+        flow__sys.advise(base, bytes, MADV_DONTFORK);
+    numbers = (uint32_t *)(base + bytes);
     for (int c = 0; c < FLOW__STACK_CLASSES; c++) {
         r->depot[c].max_slots = (uint32_t)(((size_t)1 << r->zone_shift) / flow__stack_bytes(c));
         r->depot[c].free_slot = numbers;
         numbers += r->depot[c].max_slots;
     }
+    store_release(&r->bytes, bytes);
     return 0;
 }
 
@@ -111,11 +117,11 @@ void flow__stacks_close(void)
 {
     struct flow__stack_region *r = &flow__stacks;
 
-    r->bytes = 0;
+    store_relaxed(&r->bytes, 0);
 #if defined(FLOW__ASAN) || defined(FLOW__TSAN)
     for (int c = 0; c < FLOW__STACK_CLASSES; c++)
         for (uint32_t i = 0; i < r->depot[c].n_slots; i++) {
-            char *slot = (char *)r->base + ((size_t)c << r->zone_shift) + i * flow__stack_bytes(c);
+            char *slot = (char *)load_relaxed(&r->base) + ((size_t)c << r->zone_shift) + i * flow__stack_bytes(c);
 #ifdef FLOW__ASAN
             __lsan_unregister_root_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
             __asan_unpoison_memory_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
@@ -138,13 +144,13 @@ int flow__stack_class(size_t bytes)
 
 static char *slot_address(int class_index, uint32_t number)
 {
-    return (char *)flow__stacks.base + ((size_t)class_index << flow__stacks.zone_shift) +
+    return (char *)load_relaxed(&flow__stacks.base) + ((size_t)class_index << flow__stacks.zone_shift) +
            number * flow__stack_bytes(class_index);
 }
 
 static uint32_t slot_number(int class_index, const char *slot)
 {
-    uintptr_t offset = (uintptr_t)slot - flow__stacks.base - ((size_t)class_index << flow__stacks.zone_shift);
+    uintptr_t offset = (uintptr_t)slot - load_relaxed(&flow__stacks.base) - ((size_t)class_index << flow__stacks.zone_shift);
 
     return (uint32_t)(offset / flow__stack_bytes(class_index));
 }
@@ -326,10 +332,10 @@ uint64_t flow__stacks_mapped(void)
 
 char *flow__stack_slot_of(uintptr_t address, int *class_index)
 {
-    uintptr_t offset = address - flow__stacks.base;
+    uintptr_t offset = address - load_relaxed(&flow__stacks.base);
 
-    if (offset >= flow__stacks.bytes)
+    if (offset >= load_relaxed(&flow__stacks.bytes))
         return NULL;
     *class_index = (int)(offset >> flow__stacks.zone_shift);
-    return (char *)(flow__stacks.base + (offset & ~(flow__stack_bytes(*class_index) - 1)));
+    return (char *)(load_relaxed(&flow__stacks.base) + (offset & ~(flow__stack_bytes(*class_index) - 1)));
 }

@@ -39,8 +39,10 @@ struct flow__stack_depot {
 };
 
 struct flow__stack_region {
-    uintptr_t base; /* set once while no coroutine runs; read by everyone */
-    size_t bytes;   /* 0 in the child of a fork: no stack pointer is inside */
+    /* Read by everyone; written at start and stop, in such an order that no stack pointer of another
+     * thread ever seems to be inside. bytes is 0 also in the child of a fork. */
+    flow__atomic(uintptr_t) base;
+    flow__atomic(size_t) bytes;
     unsigned zone_shift;
     /* cold */
     bool unguarded_ok;
@@ -94,21 +96,21 @@ static inline struct flow__stack_header *flow__stack_header_at(uintptr_t offset)
     unsigned shift = FLOW__STACK_MIN_SHIFT + (unsigned)(offset >> flow__stacks.zone_shift);
     uintptr_t slot = offset >> shift;
 
-    return (struct flow__stack_header *)(flow__stacks.base + ((slot + 1) << shift) -
+    return (struct flow__stack_header *)(load_relaxed(&flow__stacks.base) + ((slot + 1) << shift) -
                                          (slot & 15) * FLOW__CACHE_LINE) - 1;
 }
 
 /* Also the top of the stack: frames grow down from here. */
 static inline struct flow__stack_header *flow__stack_header(const char *slot)
 {
-    return flow__stack_header_at((uintptr_t)slot - flow__stacks.base);
+    return flow__stack_header_at((uintptr_t)slot - load_relaxed(&flow__stacks.base));
 }
 
 /* The same, quicker, when the class is known. */
 static inline struct flow__stack_header *flow__stack_top(const char *slot, int class_index)
 {
     unsigned shift = FLOW__STACK_MIN_SHIFT + (unsigned)class_index;
-    uintptr_t colour = ((uintptr_t)slot - flow__stacks.base) >> shift & 15;
+    uintptr_t colour = ((uintptr_t)slot - load_relaxed(&flow__stacks.base)) >> shift & 15;
 
     return (struct flow__stack_header *)(slot + ((uintptr_t)1 << shift) - colour * FLOW__CACHE_LINE) - 1;
 }
@@ -117,9 +119,9 @@ static inline struct flow__stack_header *flow__stack_top(const char *slot, int c
  * right also in a coroutine that has just moved to another thread. */
 static inline struct flow__task *flow__self(void)
 {
-    uintptr_t offset = (uintptr_t)flow__stack_pointer() - flow__stacks.base;
+    uintptr_t offset = flow__stack_pointer() - load_relaxed(&flow__stacks.base);
 
-    return flow__likely(offset < flow__stacks.bytes) ? flow__stack_header_at(offset)->task : NULL;
+    return flow__likely(offset < load_relaxed(&flow__stacks.bytes)) ? flow__stack_header_at(offset)->task : NULL;
 }
 
 /* A stack for a task that starts; NULL if there is none to be had. */

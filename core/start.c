@@ -127,7 +127,7 @@ flow__unsanitized long flow__task_main(void *arg)
     return FLOW__FINISHED;
 }
 
-long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t)
+flow__unsanitized long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t)
 {
     struct flow__fp_environment fp;
     long r;

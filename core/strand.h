@@ -34,6 +34,16 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+/* For code that changes stacks: the sanitizers' own notes at a function's entry and exit would
+ * be made on two stacks. For the same reason what calls a switch is always inlined. */
+#if defined(__clang__)
+#define flow__unsanitized                                                                          \
+    __attribute__((disable_sanitizer_instrumentation, no_sanitize("address", "thread", "undefined")))
+#else
+#define flow__unsanitized __attribute__((no_sanitize_address, no_sanitize_thread))
+#endif
+#define flow__always_inline __attribute__((always_inline))
+
 struct flow__strand {
     struct flow__context context;
 #ifdef FLOW__ASAN
@@ -58,7 +68,7 @@ enum {
 };
 
 /* Leaves `from`, which goes on when somebody goes to it; its flow__go then returns their value. */
-static inline int flow__go(struct flow__strand *from, struct flow__strand *to, long value)
+static inline flow__always_inline int flow__go(struct flow__strand *from, struct flow__strand *to, long value)
 {
 #ifdef FLOW__ASAN
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack_low, to->stack_bytes);
@@ -76,7 +86,7 @@ static inline int flow__go(struct flow__strand *from, struct flow__strand *to, l
 }
 
 /* Leaves a stack for good. */
-_Noreturn static inline void flow__go_last(struct flow__strand *from, struct flow__strand *to, long value)
+_Noreturn static inline flow__always_inline void flow__go_last(struct flow__strand *from, struct flow__strand *to, long value)
 {
 #ifdef FLOW__ASAN
     __sanitizer_start_switch_fiber(NULL, to->stack_low, to->stack_bytes);
@@ -89,7 +99,7 @@ _Noreturn static inline void flow__go_last(struct flow__strand *from, struct flo
 }
 
 /* Around the call of a new stack's first function, on the caller's side. */
-static inline void flow__before_call(struct flow__strand *from, struct flow__strand *callee)
+static inline flow__always_inline void flow__before_call(struct flow__strand *from, struct flow__strand *callee)
 {
     (void)from, (void)callee;
 #ifdef FLOW__ASAN
@@ -100,7 +110,7 @@ static inline void flow__before_call(struct flow__strand *from, struct flow__str
 #endif
 }
 
-static inline void flow__after_call(struct flow__strand *from)
+static inline flow__always_inline void flow__after_call(struct flow__strand *from)
 {
     (void)from;
 #ifdef FLOW__ASAN
@@ -109,7 +119,7 @@ static inline void flow__after_call(struct flow__strand *from)
 }
 
 /* At the start of the first function of a new stack; tells where the caller's stack lies. */
-static inline void flow__arrive(struct flow__strand *caller)
+static inline flow__always_inline void flow__arrive(struct flow__strand *caller)
 {
     (void)caller;
 #ifdef FLOW__ASAN
@@ -118,7 +128,7 @@ static inline void flow__arrive(struct flow__strand *caller)
 }
 
 /* Before that function returns to its caller. */
-static inline void flow__before_return(struct flow__strand *caller)
+static inline flow__always_inline void flow__before_return(struct flow__strand *caller)
 {
     (void)caller;
 #ifdef FLOW__ASAN
@@ -128,12 +138,5 @@ static inline void flow__before_return(struct flow__strand *caller)
     __tsan_switch_to_fiber(caller->fiber, 0);
 #endif
 }
-
-/* For code that the annotations above must not be interleaved with. */
-#if defined(__clang__)
-#define flow__unsanitized __attribute__((no_sanitize("address", "thread", "undefined")))
-#else
-#define flow__unsanitized __attribute__((no_sanitize_address, no_sanitize_thread))
-#endif
 
 #endif

@@ -128,10 +128,6 @@ struct flow__runtime {
     flow__atomic(uint64_t) foreign_spawned, foreign_wakes;
     flow__atomic(int) foreign_waiting; /* inside a blocking call */
 
-    /* flow_run and flow_stop sleep here until the count of live tasks may be 0. */
-    flow__cache_aligned flow__atomic(uint32_t) quiet_word;
-    flow__atomic(int) quiet_waiters;
-
     flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
     flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
@@ -143,6 +139,10 @@ struct flow__runtime {
 struct flow__process {
     flow__atomic(int) foreign_threads; /* registered, beside those in flow_run and flow_drive */
     flow__atomic(uint32_t) offload_threads;
+    /* flow_run and flow_stop sleep here until the count of live tasks may be 0. Threads
+     * that outlive a runtime wake them too. */
+    flow__atomic(uint32_t) quiet_word;
+    flow__atomic(int) quiet_waiters;
 };
 
 extern struct flow__process flow__process __attribute__((visibility("hidden")));
