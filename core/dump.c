@@ -48,10 +48,9 @@ static const char *reason_of(struct flow__task *t)
 }
 
 /* Reads what the task's worker may be writing: a line may be a moment out of date. */
-static flow__unsanitized void describe(struct output *o, struct flow__task *t, uint64_t life)
+static flow__unsanitized void describe(struct output *o, struct flow__task *t, uint64_t life,
+                                       struct flow__detail *detail)
 {
-    /* [NAME-2] acquire: pairs with [NAME-1]. */
-    struct flow__detail *detail = load_acquire(&t->detail);
     struct flow__worker *home = t->home;
     int n;
 
@@ -76,7 +75,8 @@ static int dump(struct output *o)
 
         if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) || flow__has(t, FLOW__IS_THREAD))
             continue;
-        describe(o, t, life);
+        /* [NAME-2] acquire: pairs with [NAME-1]. */
+        describe(o, t, life, load_acquire(&t->detail));
         n++;
     }
     if (sizeof o->text - o->n < 256)

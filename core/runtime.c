@@ -220,7 +220,8 @@ static bool threads_have_begun(struct flow__runtime *rt)
 
 static void clear_runtime(struct flow__runtime *rt)
 {
-    memset(rt, 0, sizeof *rt);
+    /* Not the state: other threads look at it at any time. */
+    memset((char *)rt + offsetof(struct flow__runtime, options), 0, sizeof *rt - offsetof(struct flow__runtime, options));
     flow__list_init(&rt->queue.list);
 }
 
@@ -520,23 +521,22 @@ int flow_drive(flow_deadline deadline)
 {
     struct flow__runtime *rt = &flow__runtime;
     uint32_t nobody = 0;
-    int state = load_acquire(&rt->state), r;
     bool apart;
+    int r;
 
-    if (state == FLOW__FORKED)
-        return -ENOTSUP;
-    if (state == FLOW__STOPPED)
-        return -ESHUTDOWN;
     if (flow__self())
         return -EPERM;
+    r = flow__foreign_enter();
+    if (r)
+        return r;
+    /* Once we have the seat, flow_stop waits for us to leave it. */
     if (rt->n_workers > 0)
-        return -EINVAL;
-    if (!cas_acquire(&rt->driver, &nobody, 1))
-        return -EBUSY;
-    if (load_acquire(&rt->state) == FLOW__STOPPED) { /* since we looked */
-        leave_the_seat(rt);
-        return -ESHUTDOWN;
-    }
+        r = -EINVAL;
+    else if (!cas_acquire(&rt->driver, &nobody, 1))
+        r = -EBUSY;
+    flow__foreign_leave();
+    if (r)
+        return r;
     apart = flow__foreign_stands_by(true);
     r = drive(&rt->workers[0], deadline, false);
     flow__foreign_stands_by(apart);

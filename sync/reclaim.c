@@ -22,6 +22,20 @@ static struct {
     flow__atomic(uint64_t) pending;
 } deferred;
 
+/* ThreadSanitizer does not see into liburcu: what a grace period orders is told to it here. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#include <sanitizer/tsan_interface.h>
+static char grace_period;
+#define tell_tsan_leave()  __tsan_release(&grace_period)
+#define tell_tsan_waited() __tsan_acquire(&grace_period)
+#endif
+#endif
+#ifndef tell_tsan_leave
+#define tell_tsan_leave()  ((void)0)
+#define tell_tsan_waited() ((void)0)
+#endif
+
 void flow__reclaim_register(void)
 {
     urcu_memb_register_thread();
@@ -39,6 +53,7 @@ void flow__reclaim_enter(void)
 
 void flow__reclaim_leave(void)
 {
+    tell_tsan_leave();
     urcu_memb_read_unlock();
 }
 
@@ -50,6 +65,7 @@ bool flow__reclaim_inside(void)
 void flow__reclaim_wait(void)
 {
     urcu_memb_synchronize_rcu();
+    tell_tsan_waited();
 }
 
 void flow__reclaim_drain(void)
@@ -60,7 +76,7 @@ void flow__reclaim_drain(void)
     object = deferred.list;
     deferred.list = NULL;
     flow__unlock(&deferred.lock);
-    urcu_memb_synchronize_rcu();
+    flow__reclaim_wait();
     for (; object; object = next) {
         next = object->next;
         flow__sys.release(object);

@@ -720,13 +720,42 @@ static flow_result use_and_let_idle(void *unused)
         EXPECT_EQ(atomic_load(&gate.most_inside), 8);
         EXPECT(threads_come_down_to(0));
     }
-    /* Around the moment in which the last one goes. */
-    for (int i = 0; i < 30; i++) {
+    end_lane(lane);
+    return flow_ok(NULL);
+}
+
+static int slow_to_time_out(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+{
+    int r = flow__sys_real.futex_wait(word, expected, deadline);
+
+    if (r == -ETIMEDOUT)
+        test_nap(FLOW_MS(2));
+    return r;
+}
+
+/* A call that comes just when the only helper has made up its mind. */
+static flow_result call_at_the_last_moment(void *unused)
+{
+    struct flow_lane_options options = FLOW_LANE_INIT;
+    flow_lane *lane = NULL;
+
+    (void)unused;
+    options.idle_ns = FLOW_MS(5);
+    EXPECT_EQ(flow_lane_create(&lane, &options), 0);
+    for (int i = 0; i < 40; i++) {
         EXPECT_EQ(flow_offload(lane, answer, (void *)(intptr_t)i, flow_after(PATIENCE)).i64, 2 * i);
-        flow_sleep(FLOW_MS(10) - FLOW_US(150) + i * FLOW_US(10));
+        flow_sleep(FLOW_MS(4) + i * FLOW_US(75));
     }
     end_lane(lane);
     return flow_ok(NULL);
+}
+
+static void test_a_helper_that_gives_up_misses_no_call(void **state)
+{
+    (void)state;
+    flow__sys.futex_wait = slow_to_time_out;
+    test_in_coroutine(call_at_the_last_moment);
+    flow__sys = flow__sys_real;
 }
 
 static void test_idle_helpers_go_away(void **state)
@@ -988,6 +1017,7 @@ int main(void)
         TEST(test_a_lane_has_no_more_helpers_than_it_may),
         TEST(test_calls_are_served_in_order),
         TEST(test_idle_helpers_go_away),
+        TEST(test_a_helper_that_gives_up_misses_no_call),
         TEST(test_lanes_come_and_go),
         TEST(test_blocking_calls_do_not_stop_workers),
         TEST(test_thousands_of_calls),

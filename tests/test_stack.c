@@ -148,11 +148,12 @@ static void test_cache_is_refilled_and_flushed(void **state)
 
 #define THREADS 4
 #define HELD    96 /* more than a cache, so that the depot is busy */
-#define ROUNDS  TEST_ROUNDS(300000, 20000)
+#define ROUNDS  TEST_ROUNDS(3000000, 60000)
 
 static flow__atomic(uint8_t) owner_of[FLOW__STACK_CLASSES][THREADS * (HELD + FLOW__STACK_CACHE) * 2];
 static flow__atomic(bool) trimmer_ends;
 static uint64_t thread_seed;
+static pthread_barrier_t begin_together;
 
 static flow__atomic(uint8_t) *owner_word(const char *slot, int c)
 {
@@ -208,6 +209,7 @@ static void *take_and_give(void *arg)
     struct held *held = all[self];
 
     memset(&own, 0, sizeof own);
+    pthread_barrier_wait(&begin_together);
     for (int i = 0; i < ROUNDS; i++) {
         /* In waves: mostly taking, then mostly giving. */
         bool wave = i / 256 % 2;
@@ -246,6 +248,7 @@ static void test_no_slot_has_two_owners(void **state)
     (void)state;
     thread_seed = test_seed();
     open_region();
+    pthread_barrier_init(&begin_together, NULL, THREADS);
     assert_int_equal(pthread_create(&trimmer, NULL, trim_always, NULL), 0);
     for (uintptr_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, take_and_give, (void *)(i + 1)), 0);

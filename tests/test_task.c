@@ -621,13 +621,14 @@ static void test_roaming_tasks(void **state)
 }
 
 /* A roaming task does leave a worker that is busy. */
-static atomic_bool roamer_done;
+static atomic_bool spinner_runs, roamer_done;
 
 static flow_result spin_until_roamer_done(void *arg)
 {
-    flow_deadline limit = GENEROUS;
+    flow_deadline limit = flow_after(FLOW_S(10));
 
     (void)arg;
+    atomic_store(&spinner_runs, true);
     while (!atomic_load(&roamer_done) && flow_now() < limit)
         ;
     EXPECT(atomic_load(&roamer_done));
@@ -637,7 +638,8 @@ static flow_result spin_until_roamer_done(void *arg)
 static flow_result yield_and_be_done(void *arg)
 {
     (void)arg;
-    EXPECT_EQ(flow_yield(), 0); /* the spinner goes on here, and only a thief can resume us */
+    while (!atomic_load(&spinner_runs)) /* from then on only a thief can resume us */
+        EXPECT_EQ(flow_yield(), 0);
     atomic_store(&roamer_done, true);
     return flow_ok(NULL);
 }
@@ -649,6 +651,7 @@ static flow_result leave_a_busy_worker(void *arg)
 
     (void)arg;
     atomic_store(&roamer_done, false);
+    atomic_store(&spinner_runs, false);
     pinned.worker = roaming.worker = 0;
     pinned.flags = FLOW_PINNED;
     roaming.flags = FLOW_ROAM;
@@ -1168,6 +1171,77 @@ static void test_cancel_from_thread(void **state)
     test_stop();
 }
 
+/* A cancel that comes too late never hits the next task in the same block. */
+static atomic_uint_fast64_t target; /* 0: the canceller has taken it */
+static atomic_bool targets_end;
+
+static void *cancel_targets(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&targets_end)) {
+        flow_task task = {atomic_exchange(&target, 0)};
+
+        if (task.id == 0)
+            continue;
+        for (int i = 0; i < 20; i++) {
+            int r = flow_cancel(task);
+
+            EXPECT(r == 0 || r == -ESRCH);
+        }
+    }
+    return NULL;
+}
+
+/* Ends, and frees its block, while the canceller is busy with it. */
+static flow_result be_a_target(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 50 && (i == 0 || atomic_load(&target) != 0); i++)
+        flow_yield();
+    return flow_ok(NULL);
+}
+
+static flow_result be_innocent(void *arg)
+{
+    EXPECT_EQ(flow_yield(), 0);
+    return flow_ok(arg);
+}
+
+static flow_result spawn_targets(void *arg)
+{
+    flow_result result;
+    flow_task task;
+
+    (void)arg;
+    for (int i = 0; i < TEST_ROUNDS(30000, 3000); i++) {
+        EXPECT_EQ(flow_spawn_now(&task, be_a_target, NULL), 0);
+        atomic_store(&target, task.id);
+        EXPECT_EQ(flow_detach(task), 0);
+        EXPECT_EQ(flow_yield(), 0);
+        for (int k = 0; k < 3; k++) {
+            EXPECT_EQ(flow_spawn_now(&task, be_innocent, &task), 0);
+            EXPECT_EQ(flow_join(task, &result, FLOW_FOREVER), 0);
+            EXPECT(result.error == 0 && result.ptr == &task);
+        }
+    }
+    atomic_store(&targets_end, true);
+    return flow_ok(NULL);
+}
+
+static void test_cancel_hits_no_other(void **state)
+{
+    pthread_t thread;
+
+    (void)state;
+    atomic_store(&targets_end, false);
+    atomic_store(&target, 0);
+    test_start();
+    assert_int_equal(pthread_create(&thread, NULL, cancel_targets, NULL), 0);
+    assert_int_equal(flow_sync_wait(spawn_targets, NULL, NULL, FLOW_FOREVER), 0);
+    pthread_join(thread, NULL);
+    test_stop();
+}
+
 /* Wake, cancellation and deadline race for one suspension: one of them wins, and each
  * call knows whether it was the one. */
 enum { RACERS = 64 };
@@ -1613,6 +1687,7 @@ int main(void)
         TEST(test_handles_against_model),
         TEST(test_cancel),
         TEST(test_cancel_from_thread),
+        TEST(test_cancel_hits_no_other),
         TEST(test_one_outcome),
         TEST(test_join_against_ends),
         TEST(test_errors_come_up),
