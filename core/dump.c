@@ -42,7 +42,8 @@ static flow__unsanitized const char *state_of(struct flow__task *t)
 
 static const char *reason_of(struct flow__task *t)
 {
-    static const char *const text[] = {"-", "join", "when_all", "when_any", "sleep", "waker", "offload"};
+    static const char *const text[] = {"-",     "join",  "when_all", "when_any",
+                                       "sleep", "waker", "offload"};
 
     return text[load_relaxed(&t->why)];
 }
@@ -59,8 +60,9 @@ static flow__unsanitized void describe(struct output *o, struct flow__task *t, u
     n = snprintf(o->text + o->n, sizeof o->text - o->n,
                  "task %#llx \"%s\" %s%s, waits for %s, worker %d, stack %zu KiB, spawned at %p\n",
                  (unsigned long long)flow__id_of(t, life), detail ? detail->name : "", state_of(t),
-                 flow__is_cancelled(t) ? ", cancelled" : "", reason_of(t), home && t->stack ? home->index : -1,
-                 flow__stack_bytes(t->stack_class) / 1024, t->spawn_site);
+                 flow__is_cancelled(t) ? ", cancelled" : "", reason_of(t),
+                 home && t->stack ? home->index : -1, flow__stack_bytes(t->stack_class) / 1024,
+                 t->spawn_site);
     o->n += (size_t)n;
 }
 
@@ -73,7 +75,8 @@ static int dump(struct output *o)
         struct flow__task *t = &flow__registry.base[i];
         uint64_t life = load_acquire(&t->life);
 
-        if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) || flow__has(t, FLOW__IS_THREAD))
+        if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) ||
+            flow__has(t, FLOW__IS_THREAD))
             continue;
         /* [NAME-2] acquire: pairs with [NAME-1]. */
         describe(o, t, life, load_acquire(&t->detail));

@@ -144,7 +144,8 @@ static void on_fatal(int signo, siginfo_t *info, void *context)
             sigaction(signo, &before[i], NULL);
     report(signo, info, context);
     /* A fault happens again on return, now for the program's own handler or the
-     * default one, which leaves a core of the place where it happened. A raised signal must be raised again. */
+     * default one, which leaves a core of the place where it happened. A raised signal must be
+     * raised again. */
     if (signo == SIGABRT || info->si_code <= 0)
         raise(signo);
 }

@@ -5,11 +5,13 @@
 #ifndef FLOW_CORE_FATAL_H
 #define FLOW_CORE_FATAL_H
 
-/* Installs or removes the handlers of SIGSEGV, SIGBUS and SIGABRT. Those of the program come after ours. */
+/* Installs or removes the handlers of SIGSEGV, SIGBUS and SIGABRT. Those of the program come after
+ * ours. */
 void flow__fatal_open(void);
 void flow__fatal_close(void);
 
-/* An alternate signal stack for the calling thread, if it has none. *stack: what to close, or NULL. */
+/* An alternate signal stack for the calling thread, if it has none. *stack: what to close, or NULL.
+ */
 void flow__fatal_stack_open(void **stack);
 void flow__fatal_stack_close(void **stack);
 

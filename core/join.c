@@ -4,7 +4,8 @@
  * and who may set them, is in task.h.
  *
  * Right to a block: until it is finished the runtime has it; the right to take the
- * result and free the block goes to the one who set JOINING, or, if it is DETACHED, to its worker. */
+ * result and free the block goes to the one who set JOINING, or, if it is DETACHED, to its worker.
+ */
 #include "core/join.h"
 
 #include "core/life.h"
@@ -57,7 +58,7 @@ static struct flow__task *pin(uint64_t id)
             flow__pause(); /* 65,535 cancellers at this moment; one of them will be done */
             word = load_acquire(&t->life);
         } else if (cas_seq(&t->life, &word, word + FLOW__LIFE_ONE_PIN)) {
-            return t;
+            return t; /* [LIFE-3] */
         }
     }
 }
@@ -159,8 +160,8 @@ void flow__unwatch_end(struct flow__task *t)
     }
 }
 
-int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded, enum flow__why why,
-                    flow_deadline deadline)
+int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded,
+                    enum flow__why why, flow_deadline deadline)
 {
     uint64_t epoch;
     int r;
@@ -207,7 +208,8 @@ static bool run_in_join(struct flow__task *self, struct flow__task *t)
     return true;
 }
 
-static int join_slowly(struct flow__task *self, uint64_t id, flow_result *out, flow_deadline deadline)
+static int join_slowly(struct flow__task *self, uint64_t id, flow_result *out,
+                       flow_deadline deadline)
 {
     struct flow__task *t;
     int r = flow__claim(id, self, &t);
@@ -253,8 +255,8 @@ int flow_join(flow_task task, flow_result *out, flow_deadline deadline)
     word = load_acquire(&t->life);
     if (word == (task.id & ~(uint64_t)UINT32_MAX) && deadline != FLOW_NOW && run_in_join(self, t))
         word = load_acquire(&t->life);
-    /* Finished, unclaimed and unpinned: one CAS takes it. The result is read before, and counts only if
-     * the CAS finds the same life. [LIFE-5] */
+    /* Finished, unclaimed and unpinned: one CAS takes it. The result is read before, and counts
+     * only if the CAS finds the same life. [LIFE-5] */
     if (word == ((task.id & ~(uint64_t)UINT32_MAX) | FLOW__LIFE_FINISHED)) {
         flow_result result = t->result;
         struct flow__detail *detail = load_relaxed(&t->detail);
@@ -284,7 +286,8 @@ int flow_detach(flow_task task)
         do
             if (word & FLOW__LIFE_FINISHED)
                 break;
-        while (!cas_seq(&t->life, &word, (word | FLOW__LIFE_DETACHED) & ~(uint64_t)FLOW__LIFE_JOINING));
+        while (!cas_seq(&t->life, &word,
+                        (word | FLOW__LIFE_DETACHED) & ~(uint64_t)FLOW__LIFE_JOINING));
         if (word & FLOW__LIFE_FINISHED)
             flow__free_task(w, t);
     }

@@ -23,8 +23,8 @@ bool flow__watch_end(struct flow__task *t, struct flow__task *self, uint64_t epo
 void flow__unwatch_end(struct flow__task *t);
 
 /* Waits until a claimed task has finished: 0, -ETIMEDOUT, -ECANCELED. */
-int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded, enum flow__why why,
-                    flow_deadline deadline);
+int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded,
+                    enum flow__why why, flow_deadline deadline);
 
 /* Takes the result of a claimed, finished task and frees it. */
 flow_result flow__consume(struct flow__worker *w, struct flow__task *t);

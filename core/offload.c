@@ -87,7 +87,8 @@ static struct job *take_job(flow_lane *lane)
     return job;
 }
 
-/* Waits for a job. NULL: the lane closes, or there was none for idle_ns. Called and left with the lock held. */
+/* Waits for a job. NULL: the lane closes, or there was none for idle_ns. Called and left with the
+ * lock held. */
 static struct job *wait_for_job(flow_lane *lane)
 {
     int64_t until = flow_after(lane->idle_ns);
@@ -241,8 +242,9 @@ int flow_lane_create(flow_lane **out, const struct flow_lane_options *options)
 
     if (!options)
         options = &defaults;
-    if (!out || options->size != sizeof *options || options->max_threads < 1 || options->max_threads > 1024 ||
-        options->max_queued < 1 || options->max_queued > 1000000 || options->idle_ns < 0)
+    if (!out || options->size != sizeof *options || options->max_threads < 1 ||
+        options->max_threads > 1024 || options->max_queued < 1 || options->max_queued > 1000000 ||
+        options->idle_ns < 0)
         return -EINVAL;
     if (load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
         return load_acquire(&flow__runtime.state) == FLOW__FORKED ? -ENOTSUP : -ESHUTDOWN;
@@ -259,7 +261,8 @@ static void close_lane(flow_lane *lane)
     ring(lane, INT32_MAX);
 }
 
-/* Takes an idle lane off the list. -EINVAL if it is not on it, also if a stop has ended it. Under list_lock. */
+/* Takes an idle lane off the list. -EINVAL if it is not on it, also if a stop has ended it. Under
+ * list_lock. */
 static int unlist(flow_lane *lane)
 {
     flow_lane **at = &lanes;
@@ -307,7 +310,8 @@ int flow__offload_open(void)
 
     o[0].name = "file", o[0].max_threads = 16, o[0].max_queued = 4096;
     o[1].name = "dns", o[1].max_threads = 8, o[1].max_queued = 1024;
-    o[2].name = "cpu", o[2].max_threads = (unsigned)flow__runtime.topology.n_cpus, o[2].max_queued = 4096;
+    o[2].name = "cpu", o[2].max_threads = (unsigned)flow__runtime.topology.n_cpus,
+    o[2].max_queued = 4096;
     for (int i = 0; i < BUILT_IN; i++) {
         built_in[i] = make_lane(&o[i]);
         if (!built_in[i]) {
@@ -381,7 +385,8 @@ bool flow__offload_busy(void)
 
 /* ---- the calls ---- */
 
-/* Queues the job. 0, -EAGAIN (full, and the caller will not wait), -ESHUTDOWN, or why there is no helper. */
+/* Queues the job. 0, -EAGAIN (full, and the caller will not wait), -ESHUTDOWN, or why there is no
+ * helper. */
 static int submit(flow_lane *lane, struct job *job, flow_deadline deadline)
 {
     int r = 0;
@@ -442,7 +447,8 @@ static enum job_state withdraw(flow_lane *lane, struct job *job, struct flow__ta
 }
 
 /* Queues the job and waits for it. *state: what became of it; 0 only if it is DONE. */
-static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadline, enum job_state *state)
+static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadline,
+                         enum job_state *state)
 {
     struct flow__runtime *rt = &flow__runtime;
     struct flow__task *self = flow__self();
@@ -496,7 +502,8 @@ flow_result flow_offload(flow_lane *lane, flow_fn fn, void *arg, flow_deadline d
     return r ? flow_err(r) : job.result;
 }
 
-static flow_result give_up(struct job *job, void (*release)(void *), void *arg, bool *abandoned, int error)
+static flow_result give_up(struct job *job, void (*release)(void *), void *arg, bool *abandoned,
+                           int error)
 {
     if (job)
         flow__sys.release(job);
@@ -507,8 +514,8 @@ static flow_result give_up(struct job *job, void (*release)(void *), void *arg, 
     return flow_err(error);
 }
 
-flow_result flow_offload_owned(flow_lane *lane, flow_fn fn, void *arg, void (*release)(void *arg), bool *abandoned,
-                               flow_deadline deadline)
+flow_result flow_offload_owned(flow_lane *lane, flow_fn fn, void *arg, void (*release)(void *arg),
+                               bool *abandoned, flow_deadline deadline)
 {
     enum job_state state;
     struct job *job;

@@ -42,7 +42,8 @@ static const struct option {
     enum kind kind;
     int64_t least, most;
 } table[] = {
-    {"workers", offsetof(struct flow_options, workers), NUMBER, FLOW_WORKERS_AUTO, FLOW__MAX_WORKERS},
+    {"workers", offsetof(struct flow_options, workers), NUMBER, FLOW_WORKERS_AUTO,
+     FLOW__MAX_WORKERS},
     {"no_pinning", offsetof(struct flow_options, no_pinning), SWITCH, 0, 1},
     {"unguarded_ok", offsetof(struct flow_options, unguarded_ok), SWITCH, 0, 1},
     {"roam", offsetof(struct flow_options, roam), SWITCH, 0, 1},
@@ -92,17 +93,20 @@ static void set(struct flow_options *o, const struct option *entry, int64_t valu
 static int check(const struct flow_options *o)
 {
     if (o->size != sizeof *o)
-        return flow__start_failed(-EINVAL, "flow_options.size is %zu, not %zu: initialise with FLOW_OPTIONS_INIT",
-                                  o->size, sizeof *o);
+        return flow__start_failed(
+            -EINVAL, "flow_options.size is %zu, not %zu: initialise with FLOW_OPTIONS_INIT",
+            o->size, sizeof *o);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         int64_t value = get(o, &table[i]);
 
         if (value < table[i].least || value > table[i].most)
-            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld", table[i].name,
-                                      (long long)value, (long long)table[i].least, (long long)table[i].most);
+            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld",
+                                      table[i].name, (long long)value, (long long)table[i].least,
+                                      (long long)table[i].most);
     }
     if (o->stack_bytes & (o->stack_bytes - 1))
-        return flow__start_failed(-EINVAL, "option stack_bytes is %zu: it must be a power of two", o->stack_bytes);
+        return flow__start_failed(-EINVAL, "option stack_bytes is %zu: it must be a power of two",
+                                  o->stack_bytes);
     return 0;
 }
 
@@ -113,14 +117,16 @@ static int64_t factor(enum kind kind, const char *suffix, size_t n)
         const char *text;
         enum kind kind;
         int64_t factor;
-    } known[] = {{"K", BYTES, 1024},    {"M", BYTES, 1024 * 1024}, {"G", BYTES, 1024 * 1024 * 1024},
-                 {"ns", SPAN, 1},       {"us", SPAN, 1000},        {"ms", SPAN, 1000000},
-                 {"s", SPAN, 1000000000}};
+    } known[] = {
+        {"K", BYTES, 1024},     {"M", BYTES, 1024 * 1024}, {"G", BYTES, 1024 * 1024 * 1024},
+        {"ns", SPAN, 1},        {"us", SPAN, 1000},        {"ms", SPAN, 1000000},
+        {"s", SPAN, 1000000000}};
 
     if (n == 0)
         return 1;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].kind == kind && strlen(known[i].text) == n && !memcmp(known[i].text, suffix, n))
+        if (known[i].kind == kind && strlen(known[i].text) == n &&
+            !memcmp(known[i].text, suffix, n))
             return known[i].factor;
     return 0;
 }
@@ -139,7 +145,8 @@ static int parse_value(const struct option *entry, const char *text, size_t n, i
     value = strtoll(text, &end, 10);
     times = end > text && end <= text + n ? factor(entry->kind, end, (size_t)(text + n - end)) : 0;
     if (n == 0 || errno || times == 0 || __builtin_mul_overflow(value, times, out))
-        return flow__start_failed(-EINVAL, "option %s: \"%.*s\" is not a value for it", entry->name, (int)n, text);
+        return flow__start_failed(-EINVAL, "option %s: \"%.*s\" is not a value for it", entry->name,
+                                  (int)n, text);
     return 0;
 }
 
@@ -159,8 +166,9 @@ static int parse_pair(struct flow_options *o, const char *text, size_t n)
         if (r)
             return r;
         if (value < table[i].least || value > table[i].most)
-            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld", table[i].name,
-                                      (long long)value, (long long)table[i].least, (long long)table[i].most);
+            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld",
+                                      table[i].name, (long long)value, (long long)table[i].least,
+                                      (long long)table[i].most);
         set(o, &table[i], value);
         return 0;
     }

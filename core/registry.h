@@ -4,8 +4,8 @@
  * number <-> address is arithmetic, and a handle is {generation, slot}.
  *
  * Free blocks: a list in each worker (owner only), chains of FLOW__CHAIN blocks in
- * the depot (locked), and the part of the region that was never used. A block is pushed and popped without an
- * atomic operation; every FLOW__CHAIN of them costs one lock. */
+ * the depot (locked), and the part of the region that was never used. A block is pushed and popped
+ * without an atomic operation; every FLOW__CHAIN of them costs one lock. */
 #ifndef FLOW_CORE_REGISTRY_H
 #define FLOW_CORE_REGISTRY_H
 
@@ -24,16 +24,17 @@ struct flow__registry {
     char *mapping;
     size_t mapped_bytes;
     struct flow__lock lock;
-    struct flow__link *chains; /* of FLOW__CHAIN blocks each; the next chain hangs on the second block */
+    struct flow__link
+        *chains; /* of FLOW__CHAIN blocks each; the next chain hangs on the second block */
 };
 
 extern struct flow__registry flow__registry __attribute__((visibility("hidden")));
 
 /* The free blocks of one worker (owner only), or of all foreign threads (under their lock). */
 struct flow__block_cache {
-    struct flow__link *list;  /* n blocks, fewer than 2 chains */
+    struct flow__link *list; /* n blocks, fewer than 2 chains */
     uint32_t n;
-    struct flow__link *spare; /* NULL or a whole chain */
+    struct flow__link *spare;         /* NULL or a whole chain */
     uint32_t next_unused, end_unused; /* slots that were never used */
 };
 
@@ -87,7 +88,8 @@ static inline struct flow__task *flow__block_of(uint64_t id)
 {
     uint32_t slot = (uint32_t)id;
 
-    return flow__likely(slot < flow__registry.n_blocks && id >> 32) ? &flow__registry.base[slot] : NULL;
+    return flow__likely(slot < flow__registry.n_blocks && id >> 32) ? &flow__registry.base[slot]
+                                                                    : NULL;
 }
 
 #endif

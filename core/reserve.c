@@ -50,5 +50,6 @@ bool flow__reserve_is_modest(size_t bytes)
 {
     struct rlimit limit;
 
-    return getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur / 2;
+    return getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY ||
+           bytes <= limit.rlim_cur / 2;
 }

@@ -11,7 +11,8 @@
  * also in a process that locks its memory. NULL if the system refuses. */
 void *flow__reserve(size_t bytes);
 
-/* Would so much leave the program a fair part of its address space? Always, unless that is limited. */
+/* Would so much leave the program a fair part of its address space? Always, unless that is limited.
+ */
 bool flow__reserve_is_modest(size_t bytes);
 
 #endif

@@ -20,7 +20,7 @@
 
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
 #define MAX_CPUS           8192
-#define STAND_INS          4096u /* foreign threads that wait at one time */
+#define STAND_INS          4096u             /* foreign threads that wait at one time */
 #define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
 #define CANCEL_AGAIN_NS    FLOW_MS(50)
 #define STOP_PATIENCE_NS   FLOW_S(1) /* for a worker to leave its coroutine */
@@ -48,7 +48,8 @@ static void remember_thread(void)
 }
 
 /* Only the forking thread exists in the child, so nothing there can run tasks. If that is a
- * worker, the child, and what it executes, must not be stuck with all signals blocked on one CPU. */
+ * worker, the child, and what it executes, must not be stuck with all signals blocked on one CPU.
+ */
 static void in_child(void)
 {
     if (flow__owned_worker && flow__runtime.n_workers > 0) {
@@ -83,7 +84,8 @@ static int read_machine(struct flow__runtime *rt)
         n = FLOW__MAX_WORKERS;
     rt->n_workers = n;
     rt->n_places = n > 0 ? n : 1;
-    r = flow__placement_make(&rt->placement, &rt->topology, rt->n_places, n > 0 && !rt->options.no_pinning);
+    r = flow__placement_make(&rt->placement, &rt->topology, rt->n_places,
+                             n > 0 && !rt->options.no_pinning);
     if (r) {
         flow__topology_free(&rt->topology);
         return flow__start_failed(r, "cannot place %d workers: %s", rt->n_places, strerror(-r));
@@ -101,14 +103,16 @@ static void forget_machine(struct flow__runtime *rt)
 static int open_memory(struct flow__runtime *rt)
 {
     /* Free blocks in one worker's cache must not keep another from making its tasks. */
-    uint32_t blocks = (uint32_t)rt->options.max_tasks + ((uint32_t)rt->n_places + 1) * CACHED_BLOCKS;
+    uint32_t blocks =
+        (uint32_t)rt->options.max_tasks + ((uint32_t)rt->n_places + 1) * CACHED_BLOCKS;
 
     if (flow__stacks_open(rt->options.unguarded_ok, rt->options.no_fork_stacks))
         return flow__start_failed(-ENOMEM, "cannot reserve address space for stacks");
     rt->default_class = flow__stack_class(rt->options.stack_bytes);
     if (rt->default_class < 0) {
         flow__stacks_close();
-        return flow__start_failed(-EINVAL, "option stack_bytes: this system's pages are too large for %zu",
+        return flow__start_failed(-EINVAL,
+                                  "option stack_bytes: this system's pages are too large for %zu",
                                   rt->options.stack_bytes);
     }
     if (flow__registry_open(blocks, STAND_INS)) {
@@ -182,20 +186,24 @@ static void tell_workers_to_end(struct flow__runtime *rt)
 static int begin_threads(struct flow__runtime *rt)
 {
     for (int i = 0; i < rt->n_workers; i++) {
-        int r = flow__sys.thread_create(&rt->workers[i].thread, WORKER_STACK_BYTES, flow__worker_main, &rt->workers[i]);
+        int r = flow__sys.thread_create(&rt->workers[i].thread, WORKER_STACK_BYTES,
+                                        flow__worker_main, &rt->workers[i]);
 
         if (r) {
             tell_workers_to_end(rt);
             while (i-- > 0)
                 pthread_join(rt->workers[i].thread, NULL);
-            return flow__start_failed(r, "cannot start %d worker threads: %s", rt->n_workers, strerror(-r));
+            return flow__start_failed(r, "cannot start %d worker threads: %s", rt->n_workers,
+                                      strerror(-r));
         }
     }
     return 0;
 }
 
-/* Waits until ready() or the deadline. Whoever changes what ready() looks at calls flow__tell_quiet(). */
-static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *), flow_deadline deadline)
+/* Waits until ready() or the deadline. Whoever changes what ready() looks at calls
+ * flow__tell_quiet(). */
+static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *),
+                       flow_deadline deadline)
 {
     bool yes;
 
@@ -221,7 +229,8 @@ static bool threads_have_begun(struct flow__runtime *rt)
 static void clear_runtime(struct flow__runtime *rt)
 {
     /* Not the state: other threads look at it at any time. */
-    memset((char *)rt + offsetof(struct flow__runtime, options), 0, sizeof *rt - offsetof(struct flow__runtime, options));
+    memset((char *)rt + offsetof(struct flow__runtime, options), 0,
+           sizeof *rt - offsetof(struct flow__runtime, options));
     flow__list_init(&rt->queue.list);
 }
 
@@ -317,12 +326,14 @@ static void cancel_all(void)
     cancel_blocks(w, r->base + r->n_blocks, r->used_stand_ins);
 }
 
-/* Ends also those waits of foreign threads that cancellation does not: no task will run any more. */
+/* Ends also those waits of foreign threads that cancellation does not: no task will run any more.
+ */
 static void release_foreign_threads(void)
 {
     struct flow__registry *r = &flow__registry;
 
-    for (struct flow__task *t = r->base + r->n_blocks; t < r->base + r->n_blocks + r->used_stand_ins; t++)
+    for (struct flow__task *t = r->base + r->n_blocks;
+         t < r->base + r->n_blocks + r->used_stand_ins; t++)
         flow__win(NULL, t, flow__epoch_of(load_acquire(&t->wait)), FLOW__WAIT_CANCELLED);
 }
 
@@ -434,7 +445,8 @@ static int stop(flow_deadline deadline)
     flow_deadline patience;
     uint64_t left;
 
-    exchange_seq(&rt->state, FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
+    exchange_seq(&rt->state,
+                 FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
     if (!load_relaxed(&rt->workers_end)) {
         cancel_all();
         if (rt->n_workers == 0 && !take_the_seat(rt, deadline))
@@ -630,7 +642,8 @@ int flow_info(struct flow_info *info)
 
 const char *flow_version(void)
 {
-    return FLOW__TEXT(FLOW_VERSION_MAJOR) "." FLOW__TEXT(FLOW_VERSION_MINOR) "." FLOW__TEXT(FLOW_VERSION_PATCH);
+    return FLOW__TEXT(FLOW_VERSION_MAJOR) "." FLOW__TEXT(FLOW_VERSION_MINOR) "." FLOW__TEXT(
+        FLOW_VERSION_PATCH);
 }
 
 flow_deadline flow_now(void)

@@ -368,7 +368,8 @@ static void start(struct flow__worker *w, struct flow__task *t)
 {
     long r = flow__start(w, &w->strand, t, false);
 
-    w->start_streak = r == FLOW__FINISHED && w->start_streak < START_STREAK ? w->start_streak + 1 : 0;
+    w->start_streak =
+        r == FLOW__FINISHED && w->start_streak < START_STREAK ? w->start_streak + 1 : 0;
     if (flow__unlikely(r == -ENOMEM)) {
         flow__count(w, no_stack);
         flow__finish_unstarted(w, t, -ENOMEM);
@@ -409,8 +410,8 @@ static struct flow__task *steal_from(struct flow__worker *w, struct flow__worker
 }
 
 /* Takes what has lain in a LIFO slot since we last looked, some time ago. */
-static struct flow__task *steal_lifo(struct flow__worker *w, struct flow__worker *victim, struct flow__watch *seen,
-                                     int64_t now)
+static struct flow__task *steal_lifo(struct flow__worker *w, struct flow__worker *victim,
+                                     struct flow__watch *seen, int64_t now)
 {
     uint64_t pushes = load_relaxed(&victim->lifo_pushes);
     struct flow__task *t = load_relaxed(&victim->lifo);
@@ -465,7 +466,8 @@ static struct flow__task *search(struct flow__worker *w)
         if (!t && (!flow__inbox_is_empty(&w->inbox) || load_relaxed(&flow__runtime.queue.count)))
             t = next_local_polled(w);
         if (t) {
-            w->spin_ns = 2 * w->spin_ns + 1000 < w->spin_max_ns ? 2 * w->spin_ns + 1000 : w->spin_max_ns;
+            w->spin_ns =
+                2 * w->spin_ns + 1000 < w->spin_max_ns ? 2 * w->spin_ns + 1000 : w->spin_max_ns;
             return t;
         }
         if (now - begin >= w->spin_ns || load_relaxed(&flow__runtime.workers_end))
@@ -501,7 +503,8 @@ static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
 
 /* Somebody fills and empties a LIFO slot all the time, as a coroutine does that
  * spawns and joins one task after the other. To sleep on the map would make each of its spawns
- * wake us for nothing; to search on would burn a CPU. So: a short sleep off the map, then another look. */
+ * wake us for nothing; to search on would burn a CPU. So: a short sleep off the map, then another
+ * look. */
 static void doze(struct flow__worker *w)
 {
     exchange_seq(&w->parker.word, FLOW__PARKED);
@@ -567,7 +570,8 @@ static void park(struct flow__worker *w, int64_t deadline)
 }
 
 /* The last searcher that has found something sends another one, for what others have
- * published meanwhile trusting that somebody searches. One that found nothing looks again before it sleeps. */
+ * published meanwhile trusting that somebody searches. One that found nothing looks again before it
+ * sleeps. */
 static void stop_searching(struct flow__worker *w, bool found)
 {
     if (!w->searching)
@@ -644,8 +648,8 @@ static int64_t run_round(struct flow__worker *w)
     poll(w);
     drain_inbox(w);
     started = flow__ready_count(&w->ready);
-    unstarted = flow__ring_count(&w->ring) + w->own.count + load_relaxed(&flow__runtime.queue.count) +
-                (load_relaxed(&w->lifo) != NULL);
+    unstarted = flow__ring_count(&w->ring) + w->own.count +
+                load_relaxed(&flow__runtime.queue.count) + (load_relaxed(&w->lifo) != NULL);
     for (; started > 0 && flow__ready_count(&w->ready); started--, n++)
         dispatch(w, flow__ready_pop(&w->ready));
     for (; unstarted > 0; unstarted--, n++) {
@@ -695,7 +699,8 @@ int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_st
         if (!for_stop && load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
             return 0; /* whoever stops the runtime wants to drive */
         next = flow__timers_next(&w->timers);
-        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER, for_stop))
+        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER,
+                           for_stop))
             return -EDEADLK;
     }
 }
@@ -707,7 +712,8 @@ uint64_t flow__live_tasks(void)
     struct flow__runtime *rt = &flow__runtime;
     uint64_t finished = 0, spawned = 0;
 
-    /* [LIVE-2] acquire: pairs with [LIVE-1]. Finished first: what is spawned meanwhile may only make the answer larger. */
+    /* [LIVE-2] acquire: pairs with [LIVE-1]. Finished first: what is spawned meanwhile may only
+     * make the answer larger. */
     for (int i = 0; i < rt->n_places; i++)
         finished += load_acquire(&rt->workers[i].stats.finished);
     for (int i = 0; i < rt->n_places; i++)
@@ -718,7 +724,8 @@ uint64_t flow__live_tasks(void)
 static bool is_at_rest(struct flow__worker *w)
 {
     return load_seq(&w->parker.word) == FLOW__PARKED && flow__inbox_is_empty_seq(&w->inbox) &&
-           load_seq(&w->timers.armed) == 0 && flow__ring_is_empty_seq(&w->ring) && !load_seq(&w->lifo);
+           load_seq(&w->timers.armed) == 0 && flow__ring_is_empty_seq(&w->ring) &&
+           !load_seq(&w->lifo);
 }
 
 static bool look_for_rest(uint64_t *announced)

@@ -46,7 +46,8 @@ static inline bool may_spawn(flow_fn fn)
 }
 
 /* A new, unsubmitted task of a coroutine, or NULL: then refusal() tells why. */
-static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, void *arg, void *site, unsigned life)
+static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, void *arg, void *site,
+                                          unsigned life)
 {
     struct flow__task *t = may_spawn(fn) ? flow__block_take(&w->blocks) : NULL;
 
@@ -167,7 +168,8 @@ static int check_options(const struct flow_spawn_options *o)
 
     if (o->size != sizeof *o || (o->flags & ~known))
         return -EINVAL;
-    if (o->worker < -1 || o->worker >= rt->n_places || o->node < -1 || o->node >= rt->topology.n_nodes)
+    if (o->worker < -1 || o->worker >= rt->n_places || o->node < -1 ||
+        o->node >= rt->topology.n_nodes)
         return -EINVAL;
     if ((o->flags & FLOW_PINNED) && ((o->flags & FLOW_ROAM) || o->worker < 0))
         return -EINVAL;
@@ -205,7 +207,8 @@ static int apply(struct flow__task *t, const struct flow_spawn_options *o, int c
     if (!detail)
         return -ENOMEM;
 #ifdef FLOW__ASAN
-    __lsan_ignore_object(detail); /* it is found through the registry, which LeakSanitizer does not read */
+    __lsan_ignore_object(
+        detail); /* it is found through the registry, which LeakSanitizer does not read */
 #endif
     strncpy(detail->name, o->name, FLOW__NAME_BYTES - 1);
     /* [NAME-1] release: pairs with [NAME-2] in flow_dump(). */
@@ -213,8 +216,8 @@ static int apply(struct flow__task *t, const struct flow_spawn_options *o, int c
     return 0;
 }
 
-static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_spawn_options *o, flow_fn fn,
-                      void *arg, void *site)
+static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_spawn_options *o,
+                      flow_fn fn, void *arg, void *site)
 {
     int r = check_options(o), class_index = r, target = o->worker;
     struct flow__task *t;
@@ -223,7 +226,8 @@ static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_
         return r;
     if (target < 0 && o->node >= 0 && (target = worker_of_node(o->node)) < 0)
         return -EINVAL;
-    t = w ? new_task(w, fn, arg, site, life_for(out)) : new_foreign_task(fn, arg, site, life_for(out));
+    t = w ? new_task(w, fn, arg, site, life_for(out))
+          : new_foreign_task(fn, arg, site, life_for(out));
     if (!t)
         return refusal(fn);
     r = apply(t, o, class_index);

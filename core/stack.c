@@ -67,7 +67,8 @@ static char *reserve(struct flow__stack_region *r)
         size_t align = flow__stack_bytes(FLOW__STACK_CLASSES - 1);
         char *p;
 
-        r->mapped_bytes = ((size_t)FLOW__STACK_CLASSES << r->zone_shift) + depot_bytes(r->zone_shift) + align;
+        r->mapped_bytes =
+            ((size_t)FLOW__STACK_CLASSES << r->zone_shift) + depot_bytes(r->zone_shift) + align;
         if (!flow__reserve_is_modest(r->mapped_bytes) && r->zone_shift > ZONE_SHIFT_MIN)
             continue;
         p = flow__reserve(r->mapped_bytes);
@@ -121,10 +122,13 @@ void flow__stacks_close(void)
 #if defined(FLOW__ASAN) || defined(FLOW__TSAN)
     for (int c = 0; c < FLOW__STACK_CLASSES; c++)
         for (uint32_t i = 0; i < r->depot[c].n_slots; i++) {
-            char *slot = (char *)load_relaxed(&r->base) + ((size_t)c << r->zone_shift) + i * flow__stack_bytes(c);
+            char *slot = (char *)load_relaxed(&r->base) + ((size_t)c << r->zone_shift) +
+                         i * flow__stack_bytes(c);
 #ifdef FLOW__ASAN
-            __lsan_unregister_root_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
-            __asan_unpoison_memory_region(slot + r->page_bytes, flow__stack_bytes(c) - r->page_bytes);
+            __lsan_unregister_root_region(slot + r->page_bytes,
+                                          flow__stack_bytes(c) - r->page_bytes);
+            __asan_unpoison_memory_region(slot + r->page_bytes,
+                                          flow__stack_bytes(c) - r->page_bytes);
 #else
             if (flow__stack_header(slot)->fiber)
                 __tsan_destroy_fiber(flow__stack_header(slot)->fiber);
@@ -144,13 +148,15 @@ int flow__stack_class(size_t bytes)
 
 static char *slot_address(int class_index, uint32_t number)
 {
-    return (char *)load_relaxed(&flow__stacks.base) + ((size_t)class_index << flow__stacks.zone_shift) +
+    return (char *)load_relaxed(&flow__stacks.base) +
+           ((size_t)class_index << flow__stacks.zone_shift) +
            number * flow__stack_bytes(class_index);
 }
 
 static uint32_t slot_number(int class_index, const char *slot)
 {
-    uintptr_t offset = (uintptr_t)slot - load_relaxed(&flow__stacks.base) - ((size_t)class_index << flow__stacks.zone_shift);
+    uintptr_t offset = (uintptr_t)slot - load_relaxed(&flow__stacks.base) -
+                       ((size_t)class_index << flow__stacks.zone_shift);
 
     return (uint32_t)(offset / flow__stack_bytes(class_index));
 }
@@ -206,7 +212,8 @@ static int prepare(char *slot, int class_index)
         }
     }
 #ifdef FLOW__ASAN
-    __lsan_register_root_region(slot + r->page_bytes, flow__stack_bytes(class_index) - r->page_bytes);
+    __lsan_register_root_region(slot + r->page_bytes,
+                                flow__stack_bytes(class_index) - r->page_bytes);
 #endif
     return 0;
 }
@@ -337,5 +344,6 @@ char *flow__stack_slot_of(uintptr_t address, int *class_index)
     if (offset >= load_relaxed(&flow__stacks.bytes))
         return NULL;
     *class_index = (int)(offset >> flow__stacks.zone_shift);
-    return (char *)(load_relaxed(&flow__stacks.base) + (offset & ~(flow__stack_bytes(*class_index) - 1)));
+    return (char *)(load_relaxed(&flow__stacks.base) +
+                    (offset & ~(flow__stack_bytes(*class_index) - 1)));
 }

@@ -32,15 +32,15 @@ struct flow__stack_header {
 struct flow__stack_depot {
     struct flow__lock grow_lock; /* before lock */
     struct flow__lock lock;
-    uint32_t n_slots;  /* slots that were ever handed out */
+    uint32_t n_slots; /* slots that were ever handed out */
     uint32_t max_slots;
     uint32_t n_free, trimmed;
     uint32_t *free_slot;
 };
 
 struct flow__stack_region {
-    /* Read by everyone; written at start and stop, in such an order that no stack pointer of another
-     * thread ever seems to be inside. bytes is 0 also in the child of a fork. */
+    /* Read by everyone; written at start and stop, in such an order that no stack pointer of
+     * another thread ever seems to be inside. bytes is 0 also in the child of a fork. */
     flow__atomic(uintptr_t) base;
     flow__atomic(size_t) bytes;
     unsigned zone_shift;
@@ -75,8 +75,8 @@ int flow__stack_class(size_t bytes);
 int flow__stack_refill(struct flow__stack_cache *cache, int class_index);
 void flow__stack_flush(struct flow__stack_cache *cache, int class_index, uint32_t keep);
 
-/* Gives back the pages of at most `most` slots that lie idle in the depots, the coldest first. Returns how
- * many are still untrimmed beyond what is kept warm. */
+/* Gives back the pages of at most `most` slots that lie idle in the depots, the coldest first.
+ * Returns how many are still untrimmed beyond what is kept warm. */
 uint32_t flow__stacks_trim(uint32_t most, uint32_t keep);
 uint64_t flow__stacks_mapped(void);
 
@@ -97,7 +97,8 @@ static inline struct flow__stack_header *flow__stack_header_at(uintptr_t offset)
     uintptr_t slot = offset >> shift;
 
     return (struct flow__stack_header *)(load_relaxed(&flow__stacks.base) + ((slot + 1) << shift) -
-                                         (slot & 15) * FLOW__CACHE_LINE) - 1;
+                                         (slot & 15) * FLOW__CACHE_LINE) -
+           1;
 }
 
 /* Also the top of the stack: frames grow down from here. */
@@ -112,7 +113,9 @@ static inline struct flow__stack_header *flow__stack_top(const char *slot, int c
     unsigned shift = FLOW__STACK_MIN_SHIFT + (unsigned)class_index;
     uintptr_t colour = ((uintptr_t)slot - load_relaxed(&flow__stacks.base)) >> shift & 15;
 
-    return (struct flow__stack_header *)(slot + ((uintptr_t)1 << shift) - colour * FLOW__CACHE_LINE) - 1;
+    return (struct flow__stack_header *)(slot + ((uintptr_t)1 << shift) -
+                                         colour * FLOW__CACHE_LINE) -
+           1;
 }
 
 /* The task whose stack we are on, or NULL. No thread-local is read, so this is
@@ -121,7 +124,9 @@ static inline struct flow__task *flow__self(void)
 {
     uintptr_t offset = flow__stack_pointer() - load_relaxed(&flow__stacks.base);
 
-    return flow__likely(offset < load_relaxed(&flow__stacks.bytes)) ? flow__stack_header_at(offset)->task : NULL;
+    return flow__likely(offset < load_relaxed(&flow__stacks.bytes))
+               ? flow__stack_header_at(offset)->task
+               : NULL;
 }
 
 /* A stack for a task that starts; NULL if there is none to be had. */

@@ -56,6 +56,7 @@ static inline void finish_private(struct flow__worker *w, struct flow__task *t, 
 
 static void tell_joiner(struct flow__worker *w, struct flow__task *t)
 {
+    /* [LIFE-7] published by the joiner before it set WAITING, which [LIFE-4] has seen. */
     struct flow__task *joiner = t->joiner;
     uint64_t epoch = t->joiner_epoch;
 
@@ -92,8 +93,8 @@ void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int er
 }
 
 /* Leaves the stack of a task that has suspended before: its caller is long gone. */
-_Noreturn static __attribute__((noinline)) flow__unsanitized void end_on_own_stack(struct flow__worker *w,
-                                                                                   struct flow__task *t)
+_Noreturn static __attribute__((noinline)) flow__unsanitized void
+end_on_own_stack(struct flow__worker *w, struct flow__task *t)
 {
     struct flow__strand gone;
 
@@ -127,7 +128,8 @@ flow__unsanitized long flow__task_main(void *arg)
     return FLOW__FINISHED;
 }
 
-flow__unsanitized long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t)
+flow__unsanitized long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from,
+                                          void *top, struct flow__task *t)
 {
     struct flow__fp_environment fp;
     long r;

@@ -16,9 +16,11 @@
 __attribute__((visibility("hidden"))) long flow__task_main(void *task);
 
 /* flow__call between tasks of different FP environments: the caller's is restored after it. */
-long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top, struct flow__task *t);
+long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from, void *top,
+                        struct flow__task *t);
 
-/* Makes room so that one more started task can always be woken and its timer armed. 0 or -ENOMEM. */
+/* Makes room so that one more started task can always be woken and its timer armed. 0 or -ENOMEM.
+ */
 int flow__reserve_slowly(struct flow__worker *w);
 
 static inline int flow__reserve_one(struct flow__worker *w)
@@ -37,7 +39,8 @@ static inline void flow__return_stack(struct flow__worker *w, int class_index, c
 }
 
 /* Makes the slot t's; returns the top of the stack. */
-static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_index, struct flow__task *t)
+static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_index,
+                                                          struct flow__task *t)
 {
     struct flow__stack_header *header = flow__stack_top(slot, class_index);
 
@@ -58,8 +61,8 @@ static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_
 /* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
  * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened.
  * from_own_fp: the caller has an FP environment of its own. */
-static inline long flow__start(struct flow__worker *w, struct flow__strand *from, struct flow__task *t,
-                               bool from_own_fp)
+static inline long flow__start(struct flow__worker *w, struct flow__strand *from,
+                               struct flow__task *t, bool from_own_fp)
 {
     int class_index = t->stack_class;
     bool own_fp = from_own_fp || flow__has(t, FLOW_FP_ENVIRONMENT);

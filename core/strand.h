@@ -38,7 +38,8 @@
  * be made on two stacks. For the same reason what calls a switch is always inlined. */
 #if defined(__clang__)
 #define flow__unsanitized                                                                          \
-    __attribute__((disable_sanitizer_instrumentation, no_sanitize("address", "thread", "undefined")))
+    __attribute__((disable_sanitizer_instrumentation,                                              \
+                   no_sanitize("address", "thread", "undefined")))
 #else
 #define flow__unsanitized __attribute__((no_sanitize_address, no_sanitize_thread))
 #endif
@@ -58,7 +59,8 @@ struct flow__strand {
 
 /* flow__switch, its value taken as an int: so a caller that returns an int can end in
  * it with a jump, and costs no frame whose return would be mispredicted. */
-__attribute__((visibility("hidden"))) int flow__switch_status(struct flow__context *from, struct flow__context *to,
+__attribute__((visibility("hidden"))) int flow__switch_status(struct flow__context *from,
+                                                              struct flow__context *to,
                                                               long value) __asm__("flow__switch");
 
 /* What the return of flow__go or flow__call means. */
@@ -68,7 +70,8 @@ enum {
 };
 
 /* Leaves `from`, which goes on when somebody goes to it; its flow__go then returns their value. */
-static inline flow__always_inline int flow__go(struct flow__strand *from, struct flow__strand *to, long value)
+static inline flow__always_inline int flow__go(struct flow__strand *from, struct flow__strand *to,
+                                               long value)
 {
 #ifdef FLOW__ASAN
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack_low, to->stack_bytes);
@@ -86,7 +89,8 @@ static inline flow__always_inline int flow__go(struct flow__strand *from, struct
 }
 
 /* Leaves a stack for good. */
-_Noreturn static inline flow__always_inline void flow__go_last(struct flow__strand *from, struct flow__strand *to, long value)
+_Noreturn static inline flow__always_inline void flow__go_last(struct flow__strand *from,
+                                                               struct flow__strand *to, long value)
 {
 #ifdef FLOW__ASAN
     __sanitizer_start_switch_fiber(NULL, to->stack_low, to->stack_bytes);
@@ -99,7 +103,8 @@ _Noreturn static inline flow__always_inline void flow__go_last(struct flow__stra
 }
 
 /* Around the call of a new stack's first function, on the caller's side. */
-static inline flow__always_inline void flow__before_call(struct flow__strand *from, struct flow__strand *callee)
+static inline flow__always_inline void flow__before_call(struct flow__strand *from,
+                                                         struct flow__strand *callee)
 {
     (void)from, (void)callee;
 #ifdef FLOW__ASAN

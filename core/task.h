@@ -11,7 +11,8 @@
  *        `joiner_epoch` are filled in, and is cleared by whoever is done with them.
  *        DETACHED: whoever finishes it frees it. A pin keeps the block from being
  *        reused while a canceller looks at it; RETIRED means that the last pin frees it.
- *        PRIVATE: a task without a handle ends without an atomic operation; flow_self() takes the flag away.
+ *        PRIVATE: a task without a handle ends without an atomic operation; flow_self() takes the
+ * flag away.
  *
  * wait   epoch:56 | cancelled:1 | state. Which suspension the task is in.
  *        Each suspension has a new epoch, never reused by the block. ARMED -> one of
@@ -35,43 +36,44 @@ struct flow__worker;
 struct flow__timer;
 
 enum { /* life */
-    FLOW__LIFE_FINISHED = 1,
-    FLOW__LIFE_JOINING = 2,
-    FLOW__LIFE_WAITING = 4,
-    FLOW__LIFE_DETACHED = 8,
-    FLOW__LIFE_RETIRED = 16,
-    FLOW__LIFE_FREE = 32,
-    FLOW__LIFE_PRIVATE = 64, /* no handle was given out: only the task's own thread writes this word */
+       FLOW__LIFE_FINISHED = 1,
+       FLOW__LIFE_JOINING = 2,
+       FLOW__LIFE_WAITING = 4,
+       FLOW__LIFE_DETACHED = 8,
+       FLOW__LIFE_RETIRED = 16,
+       FLOW__LIFE_FREE = 32,
+       FLOW__LIFE_PRIVATE =
+           64, /* no handle was given out: only the task's own thread writes this word */
 };
-#define FLOW__LIFE_ONE_PIN         ((uint64_t)1 << 16)
-#define FLOW__LIFE_PINS            ((uint64_t)0xffff << 16)
-#define flow__generation_of(word)  ((uint32_t)((word) >> 32))
+#define FLOW__LIFE_ONE_PIN        ((uint64_t)1 << 16)
+#define FLOW__LIFE_PINS           ((uint64_t)0xffff << 16)
+#define flow__generation_of(word) ((uint32_t)((word) >> 32))
 
 enum { /* wait: low 3 bits */
-    FLOW__WAIT_NONE,
-    FLOW__WAIT_ARMED,
-    FLOW__WAIT_WOKEN,
-    FLOW__WAIT_TIMED_OUT,
-    FLOW__WAIT_CANCELLED,
-    FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
-    FLOW__WAIT_STATE = 7,
-    FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
-    FLOW__EPOCH_SHIFT = 8,
+       FLOW__WAIT_NONE,
+       FLOW__WAIT_ARMED,
+       FLOW__WAIT_WOKEN,
+       FLOW__WAIT_TIMED_OUT,
+       FLOW__WAIT_CANCELLED,
+       FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
+       FLOW__WAIT_STATE = 7,
+       FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
+       FLOW__EPOCH_SHIFT = 8,
 };
 #define flow__epoch_of(word) ((word) >> FLOW__EPOCH_SHIFT)
 
 enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT and: */
-    FLOW__IS_THREAD = 1 << 8, /* stands for a foreign thread that waits */
+       FLOW__IS_THREAD = 1 << 8, /* stands for a foreign thread that waits */
 };
 
 enum flow__why { /* what a task waits for; for dumps */
-    FLOW__WHY_NOTHING,
-    FLOW__WHY_JOIN,
-    FLOW__WHY_ALL,
-    FLOW__WHY_ANY,
-    FLOW__WHY_SLEEP,
-    FLOW__WHY_WAKER,
-    FLOW__WHY_OFFLOAD,
+                 FLOW__WHY_NOTHING,
+                 FLOW__WHY_JOIN,
+                 FLOW__WHY_ALL,
+                 FLOW__WHY_ANY,
+                 FLOW__WHY_SLEEP,
+                 FLOW__WHY_WAKER,
+                 FLOW__WHY_OFFLOAD,
 };
 
 #define FLOW__NAME_BYTES 32
@@ -83,12 +85,14 @@ struct flow__detail {
 };
 
 struct flow__task {
-    struct flow__strand strand;      /* its stack pointer while it is suspended */
-    struct flow__link link;          /* in the one queue that holds it */
-    flow__atomic(uint64_t) life;     /* anyone */
-    flow__atomic(uint64_t) wait;     /* anyone */
-    struct flow__worker *home;       /* its worker from its start on; written while nobody else may wake it */
-    struct flow__strand *back;       /* where its next suspension goes; bit 0: it is being called, see flow__start */
+    struct flow__strand strand;  /* its stack pointer while it is suspended */
+    struct flow__link link;      /* in the one queue that holds it */
+    flow__atomic(uint64_t) life; /* anyone */
+    flow__atomic(uint64_t) wait; /* anyone */
+    struct flow__worker
+        *home; /* its worker from its start on; written while nobody else may wake it */
+    struct flow__strand
+        *back; /* where its next suspension goes; bit 0: it is being called, see flow__start */
     union {
         struct { /* until it starts */
             flow_fn fn;
@@ -101,11 +105,13 @@ struct flow__task {
     struct flow__timer *timer; /* armed for the present suspension; home worker only */
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
-    char *stack;        /* lowest address of its stack slot, NULL before it starts */
-    flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the next spawn */
+    char *stack; /* lowest address of its stack slot, NULL before it starts */
+    flow__atomic(uint32_t)
+        flags; /* constant from the spawn on; a late waker may read it beside the next spawn */
     uint8_t stack_class;
     flow__atomic(uint8_t) why;
-    struct flow__task *ahead; /* a task some places behind it in the shared queue; only ever prefetched */
+    struct flow__task
+        *ahead; /* a task some places behind it in the shared queue; only ever prefetched */
 } __attribute__((aligned(128)));
 
 #if !defined(FLOW__ASAN) && !defined(FLOW__TSAN)

@@ -22,8 +22,9 @@ static void worker_was_ended(void *worker)
 }
 
 /* exit() runs the program's handlers. On a coroutine's stack they may not fit, so the
- * first handler that runs, which is this one unless the program registered others later, goes to the
- * worker's own stack and calls exit() again there; the C library goes on with the handlers that are left. */
+ * first handler that runs, which is this one unless the program registered others later, goes to
+ * the worker's own stack and calls exit() again there; the C library goes on with the handlers that
+ * are left. */
 static flow__unsanitized long exit_elsewhere(void *status)
 {
     exit((int)(intptr_t)status);
@@ -74,7 +75,8 @@ void flow__thread_begin(struct flow__worker *w)
         w->pinned = true;
         fetch_add_relaxed(&flow__runtime.pinned, 1);
     }
-    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* nanoseconds; the default of 50 us would be added to each sleep */
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0,
+          0); /* nanoseconds; the default of 50 us would be added to each sleep */
     flow__fatal_stack_open(&w->signal_stack);
 }
 

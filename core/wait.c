@@ -32,7 +32,8 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
         *epoch = flow__epoch_of(seen) + 1;
         armed = *epoch << FLOW__EPOCH_SHIFT | (seen & FLOW__CANCELLED) |
                 (shielded ? FLOW__WAIT_SHIELDED : FLOW__WAIT_ARMED);
-        /* [WAIT-1] seq_cst: a canceller sets CANCELLED in the same word, so it is either seen here or sees us armed. */
+        /* [WAIT-1] seq_cst: a canceller sets CANCELLED in the same word, so it is either seen here
+         * or sees us armed. */
     } while (!cas_seq(&self->wait, &seen, armed));
     return 0;
 }
@@ -41,10 +42,11 @@ static bool is_armed(uint64_t word, uint64_t epoch)
 {
     unsigned state = word & FLOW__WAIT_STATE;
 
-    return flow__epoch_of(word) == epoch && (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
+    return flow__epoch_of(word) == epoch &&
+           (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
 }
 
-static flow__atomic(uint32_t) *low_half(struct flow__task *t)
+static flow__atomic(uint32_t) * low_half(struct flow__task *t)
 {
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the low half of the wait word is expected first"
@@ -67,8 +69,8 @@ bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, uns
     uint64_t seen = load_acquire(&t->wait);
 
     while (is_armed(seen, epoch)) {
-        /* Read before the CAS: after it a stand-in's thread may go on by itself and give the block away. A
-         * task can not: it needs us to make it ready. */
+        /* Read before the CAS: after it a stand-in's thread may go on by itself and give the block
+         * away. A task can not: it needs us to make it ready. */
         bool is_thread = flow__has(t, FLOW__IS_THREAD);
 
         /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
@@ -118,7 +120,8 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
     int r = 0;
 
     fetch_add_seq(&flow__runtime.foreign_waiting, 1);
-    /* From here on flow_stop waits for us, or it has set workers_end before, and we do not leave the section. */
+    /* From here on flow_stop waits for us, or it has set workers_end before, and we do not leave
+     * the section. */
     if (load_seq(&flow__runtime.workers_end)) {
         fetch_sub_seq(&flow__runtime.foreign_waiting, 1);
         return -ECANCELED;
@@ -127,7 +130,8 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
     while (!r && is_armed(word = load_acquire(&self->wait), epoch)) {
         if (flow__runtime.n_workers == 0)
             r = drive_meanwhile(deadline);
-        else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) && flow__sys.now() >= deadline)
+        else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) &&
+                 flow__sys.now() >= deadline)
             r = -ETIMEDOUT;
     }
     flow__reclaim_enter();
@@ -220,8 +224,8 @@ int flow_yield(void)
     struct flow__ready *r = &w->ready;
 
     /* Straight to the next one when the scheduler would do nothing else either. */
-    if (self->back == &w->strand && r->head != r->tail && w->until_poll > 1 && w->ready_streak < FLOW__READY_STREAK &&
-        flow__inbox_is_empty(&w->inbox)) {
+    if (self->back == &w->strand && r->head != r->tail && w->until_poll > 1 &&
+        w->ready_streak < FLOW__READY_STREAK && flow__inbox_is_empty(&w->inbox)) {
         struct flow__task *next = flow__ready_pop(r);
 
         w->until_poll--;

@@ -20,7 +20,8 @@ static int claims_open(struct claims *c, size_t n)
 {
     c->n = n;
     c->task = c->few;
-    if (n > FEW && (n > SIZE_MAX / sizeof *c->task || !(c->task = flow__sys.allocate(n * sizeof *c->task))))
+    if (n > FEW &&
+        (n > SIZE_MAX / sizeof *c->task || !(c->task = flow__sys.allocate(n * sizeof *c->task))))
         return -ENOMEM;
     return 0;
 }
@@ -146,8 +147,8 @@ static void end_losers(struct flow__task *self, struct claims *c)
     }
 }
 
-static int when_any(struct flow__task *self, const flow_task *tasks, size_t n, size_t *winner, flow_result *out,
-                    flow_deadline deadline)
+static int when_any(struct flow__task *self, const flow_task *tasks, size_t n, size_t *winner,
+                    flow_result *out, flow_deadline deadline)
 {
     struct claims c;
     size_t first;
@@ -217,7 +218,8 @@ int flow_when_all(const flow_task *tasks, size_t n, flow_result *results, flow_d
     return r;
 }
 
-int flow_when_any(const flow_task *tasks, size_t n, size_t *winner, flow_result *out, flow_deadline deadline)
+int flow_when_any(const flow_task *tasks, size_t n, size_t *winner, flow_result *out,
+                  flow_deadline deadline)
 {
     struct flow__task *self;
     int r = 0;

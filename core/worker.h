@@ -21,8 +21,9 @@
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>
 
-#define FLOW__BUDGET       128 /* operations that never reach the scheduler, per dispatch */
-#define FLOW__READY_STREAK 16  /* ready tasks in a row before one that has not started gets its turn */
+#define FLOW__BUDGET 128 /* operations that never reach the scheduler, per dispatch */
+#define FLOW__READY_STREAK                                                                         \
+    16 /* ready tasks in a row before one that has not started gets its turn */
 
 /* Started tasks that are ready. Room for every started task of the worker is
  * made when the task starts, so that waking one cannot fail. Owner only. */
@@ -47,27 +48,27 @@ struct flow__watch {
 
 struct flow__worker {
     /* Owner only. */
-    struct flow__strand strand;  /* the scheduler, while a task runs */
+    struct flow__strand strand;     /* the scheduler, while a task runs */
     struct flow__fp_environment fp; /* what tasks without one of their own run with */
-    uint32_t until_poll;         /* dispatches until timers and shared queues are looked at */
+    uint32_t until_poll;            /* dispatches until timers and shared queues are looked at */
     uint32_t ready_streak, lifo_streak, start_streak; /* see next_local() */
     int32_t budget;
     bool searching;
     int64_t spin_ns, spin_max_ns; /* adaptive, see search() */
-    int64_t trim_at;             /* 0: not known, INT64_MAX: nothing to trim */
+    int64_t trim_at;              /* 0: not known, INT64_MAX: nothing to trim */
     struct flow__watch watch;
     struct flow__ready ready;
-    struct flow__task_list own;  /* unstarted tasks that must start here */
+    struct flow__task_list own; /* unstarted tasks that must start here */
     struct flow__block_cache blocks;
     struct flow__stack_cache stacks;
-    uint32_t n_started;          /* tasks that were started or adopted here and have not ended here */
+    uint32_t n_started; /* tasks that were started or adopted here and have not ended here */
     flow__atomic(uint32_t) departed; /* of these, taken away by thieves; written by them */
-    char *dead_stack;            /* of a task that ended on it; given back after the switch */
+    char *dead_stack;                /* of a task that ended on it; given back after the switch */
     uint8_t dead_class;
-    struct flow__task *roamer;   /* yielded, and is to be queued once its context is saved */
+    struct flow__task *roamer; /* yielded, and is to be queued once its context is saved */
     uint32_t own_turn;
     struct flow__timers timers;
-    const uint16_t *victims;     /* other workers, nearest first */
+    const uint16_t *victims; /* other workers, nearest first */
     int n_victims;
 
     /* Constant while the worker runs. */
@@ -81,16 +82,16 @@ struct flow__worker {
     flow__cache_aligned flow__atomic(struct flow__task *) lifo;
     flow__atomic(uint64_t) lifo_pushes;
 
-    struct flow__task_ring ring;      /* unstarted and roaming tasks */
+    struct flow__task_ring ring; /* unstarted and roaming tasks */
 
     flow__cache_aligned struct flow__inbox inbox; /* written by anyone */
     flow__cache_aligned struct flow__parker parker;
 
     /* Written by the owner, read by anyone. */
     flow__cache_aligned struct {
-        flow__atomic(uint64_t) spawned, finished, dispatches, started_now, switches, steals, stolen, parks,
-            wakes, timers_armed, timers_fired, stacks_taken, stacks_returned, overflows, remote_wakes,
-            no_stack, announced;
+        flow__atomic(uint64_t) spawned, finished, dispatches,
+            started_now, switches, steals, stolen, parks, wakes, timers_armed, timers_fired,
+            stacks_taken, stacks_returned, overflows, remote_wakes, no_stack, announced;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
 } __attribute__((aligned(128)));
@@ -98,21 +99,21 @@ struct flow__worker {
 /* Tasks that no worker holds: overflow, and what foreign threads spawn. */
 struct flow__shared_queue {
     flow__cache_aligned struct flow__lock lock;
-    struct flow__task_list list;      /* under lock */
-    flow__atomic(uint64_t) count;     /* a copy, to look at without the lock */
+    struct flow__task_list list;  /* under lock */
+    flow__atomic(uint64_t) count; /* a copy, to look at without the lock */
 };
 
 enum flow__state { FLOW__STOPPED, FLOW__RUNNING_STATE, FLOW__STOPPING, FLOW__FORKED };
 
 struct flow__runtime {
-    flow__atomic(int) state;       /* enum flow__state */
+    flow__atomic(int) state; /* enum flow__state */
     struct flow_options options;
     struct flow__topology topology;
     struct flow__placement placement;
     struct flow__worker *workers;
     size_t workers_bytes;
-    int n_workers;                 /* threads; 0: driven, with workers[0] as the one worker */
-    int n_places;                  /* workers[] entries: max(1, n_workers) */
+    int n_workers; /* threads; 0: driven, with workers[0] as the one worker */
+    int n_places;  /* workers[] entries: max(1, n_workers) */
     bool can_bind;
     double cpu_quota;
     int default_class;
@@ -128,11 +129,12 @@ struct flow__runtime {
     flow__atomic(uint64_t) foreign_spawned, foreign_wakes;
     flow__atomic(int) foreign_waiting; /* inside a blocking call */
 
-    flow__atomic(uint64_t) offloads_open; /* offloaded calls whose caller waits */
+    flow__atomic(uint64_t) offloads_open;    /* offloaded calls whose caller waits */
     flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
     flow__atomic(uint64_t) bind_failures;
-    flow__atomic(uint32_t) driver;        /* 1: a thread drives; 2: and others wait for that; 3: flow_stop, for good */
+    flow__atomic(uint32_t)
+        driver; /* 1: a thread drives; 2: and others wait for that; 3: flow_stop, for good */
 };
 
 /* What outlives a stop. */
@@ -148,7 +150,8 @@ struct flow__process {
 extern struct flow__process flow__process __attribute__((visibility("hidden")));
 extern struct flow__runtime flow__runtime __attribute__((visibility("hidden")));
 
-/* The worker whose owner this thread is, seen from outside of coroutines; NULL on a foreign thread. */
+/* The worker whose owner this thread is, seen from outside of coroutines; NULL on a foreign thread.
+ */
 extern __thread struct flow__worker *flow__owned_worker __attribute__((visibility("hidden")));
 
 /* ---- counters ---- */
@@ -244,7 +247,8 @@ void flow__tell_quiet(void);
 void *flow__worker_main(void *worker);
 
 /* Runs what is ready on w, which the caller owns; if nothing is, waits for something until the
- * deadline. Returns the number of dispatches, or -EDEADLK. A stop ends the waiting, unless for_stop. */
+ * deadline. Returns the number of dispatches, or -EDEADLK. A stop ends the waiting, unless
+ * for_stop. */
 int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_stop);
 
 /* Nothing runs, nothing is queued, and nothing outside can wake a task: a deadlock if tasks live.
@@ -254,8 +258,8 @@ uint64_t flow__live_tasks(void);
 
 /* ---- wait.c: suspending, always the caller's own task, or a foreign thread's stand-in ---- */
 
-/* Arms the next suspension: *epoch is what its wakers need. -ECANCELED if the task is cancelled, unless
- * shielded: then cancellation neither prevents nor ends it. */
+/* Arms the next suspension: *epoch is what its wakers need. -ECANCELED if the task is cancelled,
+ * unless shielded: then cancellation neither prevents nor ends it. */
 int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch);
 
 /* Takes an arming back that nobody has won. False if somebody has: then
@@ -265,7 +269,8 @@ bool flow__disarm(struct flow__task *self, uint64_t epoch);
 /* Suspends until the armed epoch is won: 0, -ETIMEDOUT or -ECANCELED. */
 int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline);
 
-/* Wins the given suspension of t and makes t ready. False if it was over. w as in flow__make_ready. */
+/* Wins the given suspension of t and makes t ready. False if it was over. w as in flow__make_ready.
+ */
 bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how);
 
 /* Sleeps until the thread that drives has finished a round. */

@@ -49,7 +49,8 @@
 
 /* A counter with one writer: readers on other threads see some recent value. Compilers
  * do not make one instruction of the load and the store, as they might. */
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) &&      \
+    !defined(__clang__)
 #define count_up(p, n)                                                                             \
     do {                                                                                           \
         if (sizeof *(p) == 8)                                                                      \
@@ -71,7 +72,7 @@ static inline void flow__pause(void)
 #endif
 }
 
-#define FLOW__CACHE_LINE 64
+#define FLOW__CACHE_LINE    64
 #define flow__cache_aligned __attribute__((aligned(FLOW__CACHE_LINE)))
 #define flow__likely(x)     __builtin_expect(!!(x), 1)
 #define flow__unlikely(x)   __builtin_expect(!!(x), 0)

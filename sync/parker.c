@@ -18,7 +18,8 @@ static bool claim(struct flow__parker *parker, uint32_t as)
 }
 
 /* The next worker from `from` on that is on the map and really sleeps, or -1. */
-static int next_sleeper(struct flow__idle *idle, struct flow__parker *parkers, size_t stride, int from)
+static int next_sleeper(struct flow__idle *idle, struct flow__parker *parkers, size_t stride,
+                        int from)
 {
     for (int worker = from; worker < idle->n_workers; worker = (worker | 63) + 1) {
         uint64_t sleeping = load_seq(&idle->map[worker / 64]) & (~(uint64_t)0 << (worker % 64));
@@ -94,7 +95,8 @@ uint32_t flow__parker_cancel(struct flow__parker *parker, struct flow__idle *idl
     return was == FLOW__PARKED ? FLOW__RUNNING : was;
 }
 
-uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker, int64_t deadline)
+uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker,
+                            int64_t deadline)
 {
     while (load_acquire(&parker->word) == FLOW__PARKED) {
         int r = flow__sys.futex_wait(&parker->word, FLOW__PARKED, deadline);

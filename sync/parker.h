@@ -41,7 +41,8 @@ struct flow__parker {
     flow__atomic(uint32_t) word;
 };
 
-static inline struct flow__parker *flow__parker_of(struct flow__parker *parkers, size_t stride, int worker)
+static inline struct flow__parker *flow__parker_of(struct flow__parker *parkers, size_t stride,
+                                                   int worker)
 {
     return (struct flow__parker *)((char *)parkers + (size_t)worker * stride);
 }
@@ -65,8 +66,8 @@ static inline bool flow__idle_wants_wake(struct flow__idle *idle)
     return s >= FLOW__ONE_SLEEPER && (uint32_t)s == 0;
 }
 
-/* Wakes one sleeper to search, unless somebody searches already. parkers is indexed by worker, `stride` bytes
- * apart. True if it woke one. Any thread. */
+/* Wakes one sleeper to search, unless somebody searches already. parkers is indexed by worker,
+ * `stride` bytes apart. True if it woke one. Any thread. */
 bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, size_t stride);
 
 /* Wakes one certain worker if it sleeps. True if it did. Any thread. */
@@ -88,6 +89,7 @@ void flow__parker_announce(struct flow__parker *parker, struct flow__idle *idle,
 uint32_t flow__parker_cancel(struct flow__parker *parker, struct flow__idle *idle, int worker);
 
 /* Sleeps until woken or the deadline; returns as flow__parker_cancel. */
-uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker, int64_t deadline);
+uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker,
+                            int64_t deadline);
 
 #endif

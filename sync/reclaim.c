@@ -3,7 +3,8 @@
  * liburcu behind our names. Deferred frees are collected until a batch is full;
  * the thread that fills it waits for one grace period for all of it. That thread
  * may be a worker: it happens once in 256 named tasks and takes some
- * microseconds with membarrier. No call_rcu, hence no helper thread and nothing to mend after fork. */
+ * microseconds with membarrier. No call_rcu, hence no helper thread and nothing to mend after fork.
+ */
 #include "sync/reclaim.h"
 
 #include "sync/lock.h"
@@ -111,7 +112,7 @@ const char *flow__reclaim_flavour(void)
     long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 
     return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) ? "memb, membarrier"
-                                                                          : "memb, fences";
+                                                                         : "memb, fences";
 }
 
 const char *flow__reclaim_version(void)

@@ -3,8 +3,8 @@
  * Userspace RCU (liburcu, flavour "memb"): the only door to it.
  *
  * Readers are threads, not coroutines: a section never contains a switch. What is
- * read under it: the runtime itself (flow_stop waits for a grace period before it takes the region of
- * control blocks away), and the details of tasks (names), which a dump reads while tasks end.
+ * read under it: the runtime itself (flow_stop waits for a grace period before it takes the region
+ * of control blocks away), and the details of tasks (names), which a dump reads while tasks end.
  * memb, and not qsbr, so that one worker in a long coroutine, or asleep, holds up nobody.
  *
  * Calls are made by registered threads. */
@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-void flow__reclaim_register(void);   /* this thread will read */
+void flow__reclaim_register(void); /* this thread will read */
 void flow__reclaim_unregister(void);
 
 void flow__reclaim_enter(void); /* read-side section; nests */

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int real_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+static int real_futex_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline)
 {
     int64_t ns = deadline < 0 ? 0 : deadline;
     struct timespec at = {ns / 1000000000, ns % 1000000000};
@@ -22,7 +22,7 @@ static int real_futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int6
     return r < 0 ? -errno : 0;
 }
 
-static int real_futex_wake(flow__atomic(uint32_t) *word, int n)
+static int real_futex_wake(flow__atomic(uint32_t) * word, int n)
 {
     long r = syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 
@@ -66,7 +66,8 @@ static void *real_allocate(size_t bytes)
 
 /* Threads of ours take no asynchronous signals: those belong to the program's own
  * threads. Blocked before the thread exists, so that there is no gap. */
-static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
+static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *),
+                              void *arg)
 {
     sigset_t block, before;
     pthread_attr_t attributes;

@@ -17,8 +17,8 @@
 struct flow__syscalls {
     /* Sleeps while *word == expected, until a wake or the deadline (CLOCK_MONOTONIC ns,
      * INT64_MAX: none). 0, -EAGAIN (word differs), -EINTR, -ETIMEDOUT; may wake spuriously. */
-    int (*futex_wait)(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline);
-    int (*futex_wake)(flow__atomic(uint32_t) *word, int n);
+    int (*futex_wait)(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline);
+    int (*futex_wake)(flow__atomic(uint32_t) * word, int n);
     int64_t (*now)(void);
 
     void *(*map)(size_t bytes, int prot, int flags); /* anonymous private; NULL if refused */

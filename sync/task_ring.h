@@ -9,10 +9,10 @@
  *
  * Entries are taken (by pop and steal alike) by a CAS that moves head forward; a
  * thief copies the entries first, and its CAS proves that none of them had
- * been taken, hence that none had been overwritten. head and tail run freely over 32 bits: for a false
- * match a thief would have to sleep through exactly 2^32 pops.
- * Invariant: 0 <= tail - head <= FLOW__RING_SIZE; each pushed entry is returned once.
- * The scheme is that of the run queue of the Go scheduler (runtime/proc.go, runqgrab). */
+ * been taken, hence that none had been overwritten. head and tail run freely over 32 bits: for a
+ * false match a thief would have to sleep through exactly 2^32 pops. Invariant: 0 <= tail - head <=
+ * FLOW__RING_SIZE; each pushed entry is returned once. The scheme is that of the run queue of the
+ * Go scheduler (runtime/proc.go, runqgrab). */
 #ifndef FLOW_SYNC_TASK_RING_H
 #define FLOW_SYNC_TASK_RING_H
 
@@ -23,7 +23,8 @@
 #define FLOW__RING_SIZE 256u
 
 struct flow__task_ring {
-    flow__cache_aligned flow__atomic(uint32_t) head; /* next to take; written by owner and thieves */
+    flow__cache_aligned
+        flow__atomic(uint32_t) head; /* next to take; written by owner and thieves */
     flow__cache_aligned flow__atomic(uint32_t) tail; /* next to fill; written by the owner */
     flow__cache_aligned flow__atomic(void *) slot[FLOW__RING_SIZE];
 };
@@ -81,7 +82,8 @@ static inline void *flow__ring_peek(struct flow__task_ring *r, uint32_t ahead)
     return load_relaxed(&r->slot[(load_relaxed(&r->head) + ahead) & (FLOW__RING_SIZE - 1)]);
 }
 
-/* Takes half of the entries, rounded up, at most `most`, into out[]; returns how many. Any thread. */
+/* Takes half of the entries, rounded up, at most `most`, into out[]; returns how many. Any thread.
+ */
 static inline uint32_t flow__ring_steal(struct flow__task_ring *r, void **out, uint32_t most)
 {
     for (;;) {

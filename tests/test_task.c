@@ -142,7 +142,9 @@ static flow_result spawn_and_join(void *arg)
         EXPECT(result.error == 0 && result.i64 == i % 7);
     }
     for (int i = 0; i < 1000; i++) { /* one after the other: the joiner runs it itself */
-        EXPECT_EQ(flow_spawn(&task[0], i & 1 ? return_after_yields : fail_with, (void *)(intptr_t)(i & 1 ? 3 : -EPIPE)), 0);
+        flow_fn fn = i & 1 ? return_after_yields : fail_with;
+
+        EXPECT_EQ(flow_spawn(&task[0], fn, (void *)(intptr_t)(i & 1 ? 3 : -EPIPE)), 0);
         EXPECT_EQ(flow_join(task[0], &result, FLOW_FOREVER), 0);
         EXPECT_EQ(result.error, i & 1 ? 0 : -EPIPE);
     }
@@ -871,8 +873,9 @@ static flow_result forge(void *arg)
     for (int i = 0; i < TEST_ROUNDS(1000000, 200000); i++) {
         uint64_t id = test_random(random);
 
-        /* Half of them with a slot that may exist, but no generation that was reached. */
-        expect_forged(i & 1 ? id | UINT64_C(1) << 63 : (id & UINT64_C(0xffff)) | (id | UINT64_C(1) << 63) >> 32 << 32);
+        /* No generation that was reached; half of them with a slot that may exist. */
+        id |= UINT64_C(1) << 63;
+        expect_forged(i & 1 ? id : id & ~UINT64_C(0xffff0000));
     }
     return flow_ok(NULL);
 }
@@ -911,13 +914,15 @@ static flow_result return_its_value(void *arg)
 
 static void model_spawn(struct model *m, uint64_t random)
 {
+    int (*spawn)(flow_task *, flow_fn, void *) = random & 2 ? flow_spawn : flow_spawn_now;
+
     m->is = random & 1 ? QUICK : WAITING;
     m->may_be_cancelled = false;
     m->value = (int64_t)(random >> 8 & 0xffff);
     if (m->is == QUICK)
-        EXPECT_EQ((random & 2 ? flow_spawn : flow_spawn_now)(&m->task, return_its_value, (void *)(intptr_t)m->value), 0);
+        EXPECT_EQ(spawn(&m->task, return_its_value, (void *)(intptr_t)m->value), 0);
     else
-        EXPECT_EQ((random & 2 ? flow_spawn : flow_spawn_now)(&m->task, sleep_for_ever, NULL), 0);
+        EXPECT_EQ(spawn(&m->task, sleep_for_ever, NULL), 0);
 }
 
 static void model_check_result(struct model *m, flow_result result)

@@ -3,10 +3,11 @@
  * Everything at once for FLOW_TORTURE_SECONDS (10; 2 under a sanitizer), then the accounts:
  *   spawned = finished + live, live = 0, as many tasks as we have counted ourselves;
  *   every suspension that was woken was woken by one wake, and none waits for ever;
- *   stacks taken = stacks returned; owned arguments released = handed over.
+ *   stacks taken = stacks returned, all control blocks free; owned arguments released = handed over.
  * Actors (coroutines) start, join, cancel, wait and call; foreign threads do what they may; the
  * test's thread takes 1,000 signals a second. All choices follow from the printed seed, as far as threads
  * leave them alone. What hangs ends with a dump of all tasks. */
+#include "core/registry.h"
 #include "tests/support/test.h"
 
 #include <alloca.h>
@@ -31,7 +32,7 @@ static int n_workers, dev_null = -1;
 static struct {
     atomic_ulong spawned, started, cancelled_before_start, joined, timed_out, cancels, cancels_too_late;
     atomic_ulong suspended, published, woken_suspensions, wakes, wakes_too_late;
-    atomic_ulong sleeps, yields, any, all, calls, owned, owned_returned, owned_released, dumps, looks;
+    atomic_ulong sleeps, yields, any, all, calls, owned, owned_returned, owned_released, dumps, looks, bursts;
 } did;
 
 #define COUNT(field) atomic_fetch_add_explicit(&did.field, 1, memory_order_relaxed)
@@ -490,6 +491,34 @@ static int act_with_children(struct life *l, bool in_coroutine)
     }
 }
 
+static flow_result come_and_go(void *arg)
+{
+    COUNT(started);
+    return flow_ok(arg);
+}
+
+/* More than any queue holds. One at a time, for the sanitizers' sake. */
+static int burst(struct life *l)
+{
+    static atomic_flag busy = ATOMIC_FLAG_INIT;
+    static flow_task tasks[700];
+    static flow_result results[700];
+    size_t n = chance(l) % 700 + 1;
+
+    if (atomic_flag_test_and_set(&busy))
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        EXPECT_EQ(flow_spawn(&tasks[i], come_and_go, &tasks[i]), 0);
+        COUNT(spawned);
+    }
+    EXPECT_EQ(flow_when_all(tasks, n, results, FLOW_FOREVER), 0);
+    for (size_t i = 0; i < n; i++)
+        EXPECT(results[i].ptr == &tasks[i]);
+    COUNT(bursts);
+    atomic_flag_clear(&busy);
+    return 0;
+}
+
 static void look_around(uint64_t r)
 {
     struct flow_stats stats = {.size = sizeof stats};
@@ -544,8 +573,11 @@ static flow_result actor(void *seed)
     uint64_t n = 0;
 
     COUNT(started);
-    for (; !atomic_load_explicit(&ending, memory_order_relaxed); n++)
+    for (; !atomic_load_explicit(&ending, memory_order_relaxed); n++) {
         EXPECT_EQ(act_with_large_frame(&l), 0); /* nobody cancels an actor */
+        if (chance(&l) % 256 == 0)
+            burst(&l);
+    }
     return flow_ok_u64(n);
 }
 
@@ -628,7 +660,7 @@ static void print_numbers(const struct flow_stats *s, uint64_t operations, flow_
     print_message("note: torture %.1f s: %llu operations, spawned %llu = finished %llu + live %llu, dispatches %llu, "
                   "steals %llu, parks %llu, timers %llu, woken %lu = wakes %lu (%lu late) of %lu published, "
                   "lost_wakeups=%ld, cancels %lu (%lu late), timeouts %lu, offloaded %llu, owned %lu = %lu returned + %lu "
-                  "released, any %lu, all %lu, stacks %llu = %llu, dumps %lu, stats %lu, signals %lu, RSS %zu KiB\n",
+                  "released, any %lu, all %lu, bursts %lu, stacks %llu = %llu, dumps %lu, stats %lu, signals %lu, RSS %zu KiB\n",
                   (double)(flow_now() - begin) / 1e9, (unsigned long long)operations,
                   (unsigned long long)s->total.spawned, (unsigned long long)s->total.finished,
                   (unsigned long long)s->live, (unsigned long long)s->total.dispatches,
@@ -637,9 +669,21 @@ static void print_numbers(const struct flow_stats *s, uint64_t operations, flow_
                   SHOWN(wakes_too_late), SHOWN(published), (long)(SHOWN(wakes) - SHOWN(woken_suspensions)),
                   SHOWN(cancels), SHOWN(cancels_too_late), SHOWN(timed_out),
                   (unsigned long long)s->offloaded, SHOWN(owned), SHOWN(owned_returned), SHOWN(owned_released),
-                  SHOWN(any), SHOWN(all), (unsigned long long)s->total.stacks_taken,
+                  SHOWN(any), SHOWN(all), SHOWN(bursts), (unsigned long long)s->total.stacks_taken,
                   (unsigned long long)s->total.stacks_returned, SHOWN(dumps), SHOWN(looks),
                   atomic_load(&signals_taken), test_rss_bytes() / 1024);
+}
+
+/* Neither in use nor waiting for somebody who still looks at it. */
+static void check_that_all_blocks_are_free(void)
+{
+    for (uint32_t i = 0; i < load_relaxed(&flow__registry.used); i++) {
+        uint64_t life = load_acquire(&flow__registry.base[i].life);
+
+        if (life && !(life & FLOW__LIFE_FREE))
+            fail_msg("block %u of %u is not free: life %#llx", i, load_relaxed(&flow__registry.used),
+                     (unsigned long long)life);
+    }
 }
 
 static void settle_accounts(uint64_t operations, flow_deadline begin)
@@ -662,8 +706,10 @@ static void settle_accounts(uint64_t operations, flow_deadline begin)
     assert_int_equal(s.total.stacks_taken, s.total.stacks_returned);
     assert_int_equal(s.total.stacks_taken, SHOWN(started));
     assert_int_equal(s.total.no_stack, 0);
+    check_that_all_blocks_are_free();
     assert_int_equal(SHOWN(owned), SHOWN(owned_returned) + SHOWN(owned_released));
-    assert_true(SHOWN(wakes) && SHOWN(cancels) && SHOWN(timed_out) && SHOWN(any) && SHOWN(all) && SHOWN(calls));
+    assert_true(SHOWN(wakes) && SHOWN(cancels) && SHOWN(timed_out) && SHOWN(any) && SHOWN(all) && SHOWN(calls) &&
+                SHOWN(bursts));
 }
 
 static void test_everything_at_once(void **state)
@@ -725,9 +771,60 @@ static void test_everything_at_once(void **state)
     close(dev_null);
 }
 
+/* ---- one owner, others that wait for something to take ---- */
+
+static atomic_uint runs;
+
+static flow_result run_once(void *arg)
+{
+    atomic_fetch_add(&runs, 1);
+    return flow_ok(arg);
+}
+
+static flow_result spawn_wait_join(void *unused)
+{
+    uint64_t random = test_seed();
+    flow_deadline until = flow_after(FLOW_MS(TEST_ROUNDS(700, 300)));
+    unsigned n = 0;
+
+    (void)unused;
+    while (flow_now() < until) {
+        uint64_t r = test_random(&random);
+        /* Thieves take the latest task when it has lain for some microseconds. */
+        flow_deadline then = flow_now() + (int64_t)(r % FLOW_US(12));
+        flow_task tasks[3];
+        size_t made = r >> 32 & 7 ? 1 : 3;
+
+        for (size_t i = 0; i < made; i++)
+            EXPECT_EQ(flow_spawn(&tasks[i], run_once, &tasks[i]), 0);
+        while (flow_now() < then)
+            ;
+        for (size_t i = made; i-- > 0;) {
+            flow_result result = flow_err(-EPROTO);
+
+            EXPECT_EQ(flow_join(tasks[i], &result, FLOW_FOREVER), 0);
+            EXPECT(result.ptr == &tasks[i]);
+        }
+        n += (unsigned)made;
+        EXPECT_EQ(atomic_load(&runs), n);
+        if ((r >> 40 & 63) == 0)
+            flow_sleep(FLOW_US(50)); /* others park */
+    }
+    print_message("%u tasks, %llu stolen\n", n, (unsigned long long)test_stats().total.stolen);
+    return flow_ok(NULL);
+}
+
+static void test_each_task_runs_once(void **state)
+{
+    (void)state;
+    atomic_store(&runs, 0);
+    test_in_coroutine(spawn_wait_join);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_each_task_runs_once),
         TEST(test_everything_at_once),
     };
 

@@ -470,8 +470,9 @@ static flow_result be_woken_early(void *arg)
     for (int how = 0; how < 2; how++)
         for (int i = 0; i < 3 * rounds; i++) {
             struct mail mail = {.how = how, .published = says[i % 3]};
+            flow_deadline deadline = i % 2 ? FLOW_FOREVER : GENEROUS;
 
-            EXPECT_EQ(flow_suspend(publish_and_be_woken, &mail, i % 2 ? FLOW_FOREVER : GENEROUS), says[i % 3] < 0 ? -EIO : 0);
+            EXPECT_EQ(flow_suspend(publish_and_be_woken, &mail, deadline), says[i % 3] < 0 ? -EIO : 0);
             EXPECT_EQ(mail.woken, 0);
             EXPECT_EQ(mail.woken_again, -ESRCH);
             EXPECT_EQ(flow_wake(mail.waker), -ESRCH);
@@ -688,7 +689,8 @@ static void test_stop_ends_all_waits(void **state)
     for (int round = 0; round < 5; round++) {
         test_start();
         for (intptr_t i = 0; i < 1000; i++)
-            assert_int_equal(flow_spawn_with(NULL, &options, wait_somehow, (void *)(i % 100 == 3 ? 3 : i % 3)), 0);
+            assert_int_equal(
+                flow_spawn_with(NULL, &options, wait_somehow, (void *)(i % 100 == 3 ? 3 : i % 3)), 0);
         if (round % 2)
             test_nap(FLOW_MS(2));
         test_stop();

@@ -271,8 +271,11 @@ static void any_of_some(void)
         for (size_t p = 0; p < 3; p++) {
             size_t place = p == 0 ? 0 : p == 1 ? n / 2 : n - 1;
 
-            for (size_t i = 0; i < n; i++)
-                EXPECT_EQ(start_task(&task[i], i == place ? sleep_then_return : sleep_for_ever, (void *)(i + 1)), 0);
+            for (size_t i = 0; i < n; i++) {
+                flow_fn fn = i == place ? sleep_then_return : sleep_for_ever;
+
+                EXPECT_EQ(start_task(&task[i], fn, (void *)(i + 1)), 0);
+            }
             winner = 12345;
             EXPECT_EQ(flow_when_any(task, n, &winner, &result, GENEROUS), 0);
             EXPECT_EQ(winner, place);
@@ -299,9 +302,8 @@ static void any_ends_losers(void)
     for (int round = 0; round < 20; round++) {
         long before = atomic_load(&canceled_ones);
 
-        for (int i = 0; i < 9; i++) {
+        for (int i = 0; i < 9; i++)
             EXPECT_EQ(start_task(&task[i], sleep_for_ever, NULL), 0);
-        }
         for (int i = 0; i < 9; i++) /* all have started */
             EXPECT_EQ(flow_join(task[i], NULL, flow_after(FLOW_US(300))), -ETIMEDOUT);
         EXPECT_EQ(start_task(&task[9], sleep_then_return, NULL), 0);
@@ -460,12 +462,13 @@ static flow_result any_rounds(void *arg)
     long n = (long)(intptr_t)arg;
 
     for (long i = 0; i < n; i++) {
+        int (*spawn)(flow_task *, flow_fn, void *) = i & 2 ? flow_spawn : flow_spawn_now;
         size_t quick = (size_t)i & 1, winner = 9;
         flow_task task[3];
         flow_result result;
 
         for (size_t k = 0; k < 3; k++)
-            EXPECT_EQ((i & 2 ? flow_spawn : flow_spawn_now)(&task[k], sleep_or_return, k == quick ? &task : NULL), 0);
+            EXPECT_EQ(spawn(&task[k], sleep_or_return, k == quick ? &task : NULL), 0);
         EXPECT_EQ(flow_when_any(task, 3, &winner, &result, FLOW_FOREVER), 0);
         EXPECT(winner == quick && result.ptr == &task);
     }
@@ -489,7 +492,8 @@ static void test_many_rounds_of_any(void **state)
             before = test_rss_bytes();
     }
     after = test_rss_bytes();
-    print_message("note when_any: %ld rounds, RSS %zu KiB, then %zu KiB\n", rounds * BATCHES, before / 1024, after / 1024);
+    print_message("note when_any: %ld rounds, RSS %zu KiB, then %zu KiB\n", rounds * BATCHES, before / 1024,
+                  after / 1024);
     assert_true(TEST_SANITIZED || after <= before + 2 * 1024 * 1024);
     assert_true(test_wait_until_empty());
     assert_true(test_stats().total.spawned >= (uint64_t)(3 * rounds * BATCHES));
@@ -532,7 +536,8 @@ static flow_result race_with_deadlines(void *arg)
         do {
             flow_deadline deadline = flow_after((int64_t)(test_random(random) % 200000));
 
-            r = i % 2 ? flow_when_all(task, 4, result, deadline) : flow_when_any(task, 4, &winner, result, deadline);
+            r = i % 2 ? flow_when_all(task, 4, result, deadline)
+                      : flow_when_any(task, 4, &winner, result, deadline);
         } while (r == -ETIMEDOUT);
         EXPECT_EQ(r, 0);
         if (i % 2)

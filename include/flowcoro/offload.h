@@ -20,8 +20,8 @@ typedef struct flow_lane flow_lane;
 
 /* For flow_lane_create. Initialise with FLOW_LANE_INIT. */
 struct flow_lane_options {
-    size_t size;        /* sizeof(struct flow_lane_options) */
-    const char *name;   /* thread name, 11 bytes at most are used */
+    size_t size;          /* sizeof(struct flow_lane_options) */
+    const char *name;     /* thread name, 11 bytes at most are used */
     unsigned max_threads; /* 1 to 1024 */
     unsigned max_queued;  /* calls that wait for a helper; with more, a call that may not wait
                            * (FLOW_NOW) gives -EAGAIN, others wait their turn; 1 to 1,000,000 */
@@ -53,11 +53,12 @@ FLOW_API flow_result flow_offload(flow_lane *lane, flow_fn fn, void *arg, flow_d
 /* As flow_offload, but the call owns arg, so that the caller need not wait for
  * a call that hangs: at the deadline or on cancellation it returns at once,
  * fn's result is dropped, and release(arg) is called on the helper when fn has returned (or by
- * this call, if fn never ran). Also on every other failure of this call itself release(arg) has been called.
- * When fn did return in time its result is given, release is not called and arg is the caller's
- * again; *abandoned (may be NULL) tells the two apart. */
-FLOW_API flow_result flow_offload_owned(flow_lane *lane, flow_fn fn, void *arg, void (*release)(void *arg),
-                                        bool *abandoned, flow_deadline deadline);
+ * this call, if fn never ran). Also on every other failure of this call itself release(arg) has
+ * been called. When fn did return in time its result is given, release is not called and arg is the
+ * caller's again; *abandoned (may be NULL) tells the two apart. */
+FLOW_API flow_result flow_offload_owned(flow_lane *lane, flow_fn fn, void *arg,
+                                        void (*release)(void *arg), bool *abandoned,
+                                        flow_deadline deadline);
 
 FLOW_END_DECLS
 

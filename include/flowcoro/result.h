@@ -131,14 +131,15 @@ static inline double flow_unwrap_or_f64(flow_result r, double fallback)
 
 /* Applies f to the value of a success; passes a failure through untouched.
  * context is handed to f as it is. */
-static inline flow_result flow_map(flow_result r, void *(*f)(void *value, void *context), void *context)
+static inline flow_result flow_map(flow_result r, void *(*f)(void *value, void *context),
+                                   void *context)
 {
     return r.error ? r : flow_ok(f(r.ptr, context));
 }
 
 /* Goes on with f, which may itself fail; passes a failure through untouched. */
-static inline flow_result flow_and_then(flow_result r, flow_result (*f)(flow_result value, void *context),
-                                        void *context)
+static inline flow_result
+flow_and_then(flow_result r, flow_result (*f)(flow_result value, void *context), void *context)
 {
     return r.error ? r : f(r, context);
 }

@@ -14,20 +14,20 @@ FLOW_BEGIN_DECLS
 
 /* How to start. Initialise with FLOW_OPTIONS_INIT, then set what differs. */
 struct flow_options {
-    size_t size;        /* sizeof(struct flow_options) */
-    int workers;        /* worker threads, 0 to 1024; 0: no thread, the program calls flow_drive.
-                         * FLOW_WORKERS_AUTO: one per CPU this process may use, fewer under a CPU quota */
-    bool no_pinning;    /* leave the workers unpinned */
-    bool unguarded_ok;  /* go on without guard pages when the system refuses them */
-    bool roam;          /* every task is FLOW_ROAM unless it says FLOW_PINNED */
-    bool no_fork_stacks;/* stacks do not exist in the child of a fork: quicker forks, but a
-                         * coroutine itself must not fork */
-    bool no_fatal_report;/* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
-    size_t stack_bytes; /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
-    size_t max_tasks;   /* live tasks that are possible; some hundreds more,
-                         * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
-    int64_t spin_ns;    /* how long an idle worker looks for work before it parks, at most
-                         * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
+    size_t size;          /* sizeof(struct flow_options) */
+    int workers;          /* worker threads, 0 to 1024; 0: no thread, the program calls flow_drive.
+                           * FLOW_WORKERS_AUTO: one per CPU this process may use, fewer under a CPU quota */
+    bool no_pinning;      /* leave the workers unpinned */
+    bool unguarded_ok;    /* go on without guard pages when the system refuses them */
+    bool roam;            /* every task is FLOW_ROAM unless it says FLOW_PINNED */
+    bool no_fork_stacks;  /* stacks do not exist in the child of a fork: quicker forks, but a
+                           * coroutine itself must not fork */
+    bool no_fatal_report; /* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
+    size_t stack_bytes;   /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
+    size_t max_tasks;     /* live tasks that are possible; some hundreds more,
+                           * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
+    int64_t spin_ns;      /* how long an idle worker looks for work before it parks, at most
+                           * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
 };
 
 #define FLOW_OPTIONS_INIT                                                                          \
@@ -38,9 +38,9 @@ struct flow_options {
 
 /* Sets options from text: "name=value" pairs separated by blanks or commas, the
  * names as above; sizes take K, M, G; spans take ns, us, ms, s; switches take
- * 0 or 1 and "workers" also takes "auto". A name that does not exist or a value out of range gives -EINVAL,
- * options stay as they were, and flow_start_error() names it.
- * From any thread that does not call it, or flow_start, at the same time. */
+ * 0 or 1 and "workers" also takes "auto". A name that does not exist or a value out of range gives
+ * -EINVAL, options stay as they were, and flow_start_error() names it. From any thread that does
+ * not call it, or flow_start, at the same time. */
 FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
 
 /* Starts the runtime. options NULL: the defaults. The environment then has the
@@ -61,9 +61,10 @@ FLOW_API const char *flow_start_error(void);
  * Returns the number of tasks that had not ended by the deadline (their stacks
  * are gone: nothing they own is cleaned up), 0 if there was none or nothing ran.
  * -EBUSY: at the deadline, and a second later, a worker was still inside a coroutine that does not
- * suspend, or a helper thread inside an offloaded call that uses a coroutine's memory; nothing was freed, call again. -EALREADY: another thread is stopping it.
- * From inside a coroutine it only asks: every task is cancelled and 0 returned;
- * the thread in flow_run, or the next flow_stop, does the rest. */
+ * suspend, or a helper thread inside an offloaded call that uses a coroutine's memory; nothing was
+ * freed, call again. -EALREADY: another thread is stopping it. From inside a coroutine it only
+ * asks: every task is cancelled and 0 returned; the thread in flow_run, or the next flow_stop, does
+ * the rest. */
 FLOW_API int flow_stop(flow_deadline deadline);
 
 /* Starts the runtime, runs fn(arg) as its first task, waits until every task
@@ -84,20 +85,20 @@ FLOW_API int flow_drive(flow_deadline deadline);
 
 /* How the machine let us start. Text fields are static. */
 struct flow_info {
-    size_t size;               /* sizeof(struct flow_info), set by the caller */
-    int workers;               /* worker threads */
-    int cpus;                  /* CPUs this process may use */
-    double cpu_quota;          /* CPUs granted by cgroup cpu.max; 0 if unlimited */
-    int nodes;                 /* memory nodes this process may use */
-    int pinned;                /* workers that could be pinned */
-    const char *guard;         /* "madvise", "mprotect", "canary" */
-    const char *memory_policy; /* "bound", "first-touch" */
-    const char *rcu;           /* liburcu flavour and how it orders readers */
-    const char *version;       /* of this library */
-    const char *libnuma;       /* "2" */
-    const char *liburcu;       /* "0.13" */
-    size_t stack_bytes;        /* the default class */
-    size_t stack_reserve_bytes;/* address space reserved for stacks */
+    size_t size;                /* sizeof(struct flow_info), set by the caller */
+    int workers;                /* worker threads */
+    int cpus;                   /* CPUs this process may use */
+    double cpu_quota;           /* CPUs granted by cgroup cpu.max; 0 if unlimited */
+    int nodes;                  /* memory nodes this process may use */
+    int pinned;                 /* workers that could be pinned */
+    const char *guard;          /* "madvise", "mprotect", "canary" */
+    const char *memory_policy;  /* "bound", "first-touch" */
+    const char *rcu;            /* liburcu flavour and how it orders readers */
+    const char *version;        /* of this library */
+    const char *libnuma;        /* "2" */
+    const char *liburcu;        /* "0.13" */
+    size_t stack_bytes;         /* the default class */
+    size_t stack_reserve_bytes; /* address space reserved for stacks */
 };
 
 /* Fills *info. -EINVAL if info->size is not known, -ESHUTDOWN if nothing runs.

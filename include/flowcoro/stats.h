@@ -10,22 +10,22 @@
 FLOW_BEGIN_DECLS
 
 struct flow_worker_stats {
-    uint64_t spawned;       /* tasks created by this worker */
-    uint64_t finished;      /* tasks that ended here, cancelled ones among them */
-    uint64_t dispatches;    /* tasks started or resumed by the scheduler, or run by a join */
-    uint64_t started_now;   /* flow_spawn_now calls */
-    uint64_t switches;      /* changes of stack */
-    uint64_t steals;        /* successful visits to another worker's queue */
-    uint64_t stolen;        /* tasks taken by them */
-    uint64_t parks;         /* times the worker slept */
-    uint64_t wakes;         /* sleeping workers it woke */
+    uint64_t spawned;     /* tasks created by this worker */
+    uint64_t finished;    /* tasks that ended here, cancelled ones among them */
+    uint64_t dispatches;  /* tasks started or resumed by the scheduler, or run by a join */
+    uint64_t started_now; /* flow_spawn_now calls */
+    uint64_t switches;    /* changes of stack */
+    uint64_t steals;      /* successful visits to another worker's queue */
+    uint64_t stolen;      /* tasks taken by them */
+    uint64_t parks;       /* times the worker slept */
+    uint64_t wakes;       /* sleeping workers it woke */
     uint64_t timers_armed;
     uint64_t timers_fired;
-    uint64_t stacks_taken;  /* stacks handed out */
+    uint64_t stacks_taken; /* stacks handed out */
     uint64_t stacks_returned;
-    uint64_t overflows;     /* times its queue was full and half went to the shared one */
-    uint64_t remote_wakes;  /* wake-ups sent to other workers */
-    uint64_t no_stack;      /* tasks that ended with -ENOMEM because no stack could be had */
+    uint64_t overflows;    /* times its queue was full and half went to the shared one */
+    uint64_t remote_wakes; /* wake-ups sent to other workers */
+    uint64_t no_stack;     /* tasks that ended with -ENOMEM because no stack could be had */
 };
 
 struct flow_stats {

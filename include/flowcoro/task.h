@@ -23,8 +23,8 @@ typedef struct flow_task {
 } flow_task;
 
 enum {
-    FLOW_ROAM = 1,       /* may move to another worker each time it has suspended */
-    FLOW_PINNED = 2,     /* runs on options->worker only, also its first time */
+    FLOW_ROAM = 1,           /* may move to another worker each time it has suspended */
+    FLOW_PINNED = 2,         /* runs on options->worker only, also its first time */
     FLOW_FP_ENVIRONMENT = 4, /* keeps rounding mode and exception masks of its own */
 };
 
@@ -52,13 +52,15 @@ FLOW_API int flow_spawn(flow_task *out, flow_fn fn, void *arg);
 
 /* Calls fn(arg) as a new task, here and now, and returns when it finishes or
  * first suspends. The cheapest way to start something that seldom waits. Errors
- * as flow_spawn, -ENOMEM also when there is no stack. *out is set when this call returns; the task itself
- * may use flow_self(). From a coroutine; a foreign thread gets -EPERM. */
+ * as flow_spawn, -ENOMEM also when there is no stack. *out is set when this call returns; the task
+ * itself may use flow_self(). From a coroutine; a foreign thread gets -EPERM. */
 FLOW_API int flow_spawn_now(flow_task *out, flow_fn fn, void *arg);
 
 /* As flow_spawn, with options (NULL: none). -EINVAL: an unknown size or flag, a
- * worker, node or stack class that does not exist, FLOW_ROAM with FLOW_PINNED, or FLOW_PINNED without a worker. */
-FLOW_API int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, flow_fn fn, void *arg);
+ * worker, node or stack class that does not exist, FLOW_ROAM with FLOW_PINNED, or FLOW_PINNED
+ * without a worker. */
+FLOW_API int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, flow_fn fn,
+                             void *arg);
 
 /* Waits until the task has finished, takes its result (out may be NULL) and
  * lets go of it. Suspends a coroutine, blocks a foreign thread.
@@ -71,8 +73,9 @@ FLOW_API int flow_join(flow_task task, flow_result *out, flow_deadline deadline)
  * flow_join. From a coroutine or a foreign thread; never suspends. */
 FLOW_API int flow_detach(flow_task task);
 
-/* Asks a task to end. One that has not started never runs and has the result -ECANCELED. 0 also if it was asked before;
- * -ESRCH: it has finished. From a coroutine or a foreign thread; never suspends. */
+/* Asks a task to end. One that has not started never runs and has the result -ECANCELED. 0 also if
+ * it was asked before; -ESRCH: it has finished. From a coroutine or a foreign thread; never
+ * suspends. */
 FLOW_API int flow_cancel(flow_task task);
 
 /* The calling task; {0} outside a coroutine. Never suspends. */
@@ -98,14 +101,14 @@ FLOW_API int flow_sync_wait(flow_fn fn, void *arg, flow_result *out, flow_deadli
  * else the first error by position. A handle that cannot be joined leaves its
  * flow_join error in its place. -ETIMEDOUT, -ECANCELED: nothing was taken, every
  * handle can still be joined. From a coroutine or a foreign thread. */
-FLOW_API int flow_when_all(const flow_task *tasks, size_t n, flow_result *results, flow_deadline deadline);
+FLOW_API int flow_when_all(const flow_task *tasks, size_t n, flow_result *results,
+                           flow_deadline deadline);
 
-/* Waits for the first of n tasks to finish: *winner (may be NULL) gets its position, *out (may be NULL) its
- * result; all others are cancelled, joined and freed before it returns. When
- * several have finished, the lowest position wins. Returns 0 even when the
- * winner's result is an error. -EINVAL: n is 0 or a handle cannot be joined (nothing was
- * changed). -ETIMEDOUT, -ECANCELED: nothing was taken, every handle can still be joined.
- * From a coroutine or a foreign thread. */
+/* Waits for the first of n tasks to finish: *winner (may be NULL) gets its position, *out (may be
+ * NULL) its result; all others are cancelled, joined and freed before it returns. When several have
+ * finished, the lowest position wins. Returns 0 even when the winner's result is an error. -EINVAL:
+ * n is 0 or a handle cannot be joined (nothing was changed). -ETIMEDOUT, -ECANCELED: nothing was
+ * taken, every handle can still be joined. From a coroutine or a foreign thread. */
 FLOW_API int flow_when_any(const flow_task *tasks, size_t n, size_t *winner, flow_result *out,
                            flow_deadline deadline);
 
@@ -121,7 +124,8 @@ typedef struct flow_waker {
  * positive number not to (flow_suspend then returns 0), a negative errno to fail with it.
  * The wake may come before publish has returned. publish must not suspend.
  * 0: woken. -ETIMEDOUT, -ECANCELED. -EPERM outside a coroutine. */
-FLOW_API int flow_suspend(int (*publish)(flow_waker waker, void *arg), void *arg, flow_deadline deadline);
+FLOW_API int flow_suspend(int (*publish)(flow_waker waker, void *arg), void *arg,
+                          flow_deadline deadline);
 
 /* Ends the suspension that the waker was made for. 0 if this call ended it,
  * -ESRCH if something else did or the task is gone. From a coroutine or a foreign thread;
