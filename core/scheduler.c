@@ -22,7 +22,7 @@
 #define POLL_INTERVAL        61
 #define POLL_INTERVAL_TIMERS 8
 #define LIFO_STREAK          3
-#define START_STREAK         8
+#define START_STREAK         16
 #define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
 #define DOZE_NS              100000 /* see park() */
 #define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
@@ -281,7 +281,7 @@ static struct flow__task *pop_unstarted(struct flow__worker *w)
     /* Roaming tasks that yield may keep the ring filled for ever. */
     if (w->own.count && (++w->own_turn & 7) == 0)
         return flow__list_take(&w->own);
-    t = flow__ring_pop(&w->ring);
+    t = w->n_victims ? flow__ring_pop(&w->ring) : flow__ring_pop_alone(&w->ring);
     if (t) {
         fetch_block(flow__ring_peek(&w->ring, 4));
         return t;

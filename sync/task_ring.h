@@ -76,6 +76,19 @@ static inline void *flow__ring_pop(struct flow__task_ring *r)
     return NULL;
 }
 
+/* The same where there is no thief at all. */
+static inline void *flow__ring_pop_alone(struct flow__task_ring *r)
+{
+    uint32_t head = load_relaxed(&r->head);
+    void *entry;
+
+    if (head == load_relaxed(&r->tail))
+        return NULL;
+    entry = load_relaxed(&r->slot[head & (FLOW__RING_SIZE - 1)]);
+    store_relaxed(&r->head, head + 1);
+    return entry;
+}
+
 /* What pop would return `ahead` calls from now, for prefetching only. Owner only. */
 static inline void *flow__ring_peek(struct flow__task_ring *r, uint32_t ahead)
 {

@@ -758,6 +758,7 @@ static void test_reclaim_waits_for_readers(void **state)
 {
     (void)state;
     flow__sys.release = counted_release;
+    flow__reclaim_register();
     begin(reader, NULL);
     while (load_seq(&reader_step) < 1)
         test_nap(FLOW_MS(1));
@@ -776,8 +777,25 @@ static void test_reclaim_waits_for_readers(void **state)
         assert_true(flow__reclaim_pending() < 512); /* bounded without a drain */
     }
     flow__reclaim_drain();
-    flow__sys = flow__sys_real;
     assert_int_equal(load_seq(&n_released), 1100);
+
+    /* Whoever reads cannot wait: it frees when it has left. */
+    flow__reclaim_enter();
+    flow__reclaim_enter();
+    for (int i = 0; i < 1000; i++)
+        flow__reclaim_later(flow__sys.allocate(16));
+    assert_int_equal(load_seq(&n_released), 1100);
+    flow__reclaim_leave();
+    assert_true(flow__reclaim_inside());
+    flow__reclaim_leave();
+    assert_false(flow__reclaim_inside());
+    flow__reclaim_flush();
+    assert_true(flow__reclaim_pending() < 512);
+    flow__reclaim_drain();
+    assert_int_equal(flow__reclaim_pending(), 0);
+    assert_int_equal(load_seq(&n_released), 2100);
+    flow__reclaim_unregister();
+    flow__sys = flow__sys_real;
     assert_no_failures();
 }
 
