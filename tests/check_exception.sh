@@ -99,7 +99,8 @@ verdict() { # condition-status text
     fi
 }
 
-libs=$(${PKG_CONFIG:-pkg-config} --libs numa liburcu-memb 2>/dev/null || echo -lnuma -lurcu-memb -lurcu-common)
+libs=$(${PKG_CONFIG:-pkg-config} --libs numa liburcu-memb 2>/dev/null ||
+    echo -lnuma -lurcu-memb -lurcu-common)
 # shellcheck disable=SC2086 # several words are meant
 g++ -std=c++17 -Wall -Wextra -O2 -Iinclude -o "$dir/throws" "$dir/throws.cpp" \
     "$BUILD/libflowcoro.a" $libs -pthread >"$dir/log" 2>&1
@@ -109,9 +110,10 @@ verdict $? 'a C++ program builds against the static library'
 "$dir/throws" >"$dir/log" 2>&1 && grep -q 'all caught' "$dir/log"
 verdict $? 'exceptions are caught inside a coroutine, across suspensions'
 
-(ulimit -c 0; exec "$dir/throws" throw) >"$dir/log" 2>&1
+{ (ulimit -c 0; exec "$dir/throws" throw) >"$dir/log" 2>&1; } 2>/dev/null
 status=$?
-[ "$status" = 134 ] && grep -q 'terminate called' "$dir/log" && grep -q 'thrown in a coroutine' "$dir/log"
+[ "$status" = 134 ] && grep -q 'terminate called' "$dir/log" &&
+    grep -q 'thrown in a coroutine' "$dir/log"
 verdict $? "one that escapes ends the program by std::terminate (exit status $status)"
 grep -q 'crash in coroutine.*"the-throwing-one"' "$dir/log"
 verdict $? 'and the coroutine is named'

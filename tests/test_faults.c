@@ -121,7 +121,8 @@ static void use_the_runtime(struct tally *t)
 
         o.name = names[i % 3];
         o.stack_bytes = (size_t)(16 * 1024) << i % 5;
-        r = flow_spawn_with(&task[n], &o, i % 20 == 0 ? offload_both_ways : live_a_little, (void *)i);
+        r = flow_spawn_with(&task[n], &o, i % 20 == 0 ? offload_both_ways : live_a_little,
+                            (void *)i);
         expect_error(t, r);
         n += r == 0;
     }
@@ -174,7 +175,8 @@ static void scenario(struct tally *t)
     if (!all_is_given_back()) {
         struct faults_balance b = faults_balance();
 
-        fprintf(stderr, "leaked: %ld maps, %ld bytes of them, %ld allocations\n", b.maps, b.mapped_bytes, b.allocations);
+        fprintf(stderr, "leaked: %ld maps, %ld bytes of them, %ld allocations\n", b.maps,
+                b.mapped_bytes, b.allocations);
         t->leaked++;
     }
 }
@@ -206,9 +208,10 @@ static void inject(enum fault kind, bool forever, long step)
         t.injected++;
     }
     faults_arm(kind, 0, false);
-    child_note("%s%s: injected %ld, starts refused %ld, errors returned %ld (at most %ld at once), leaked %ld, hung 0",
-               fault_names[kind], forever ? " from then on" : "", t.injected, t.refused_starts, t.errors, most_errors,
-               t.leaked);
+    child_note("%s%s: injected %ld, starts refused %ld, errors returned %ld (at most %ld at once), "
+               "leaked %ld, hung 0",
+               fault_names[kind], forever ? " from then on" : "", t.injected, t.refused_starts,
+               t.errors, most_errors, t.leaked);
     REQUIRE_EQUAL(t.leaked, 0);
     REQUIRE(t.injected > 0);
     if (!forever)
@@ -265,7 +268,8 @@ CASE(a_refused_protection_is_an_error_and_nothing_else)
         if (!faults_fired())
             break;
     }
-    child_note("protect: injected %ld, errors returned %ld, leaked %ld, hung 0", n - 1, t.errors, t.leaked);
+    child_note("protect: injected %ld, errors returned %ld, leaked %ld, hung 0", n - 1, t.errors,
+               t.leaked);
     REQUIRE(n > 10); /* a guard for each stack */
 }
 
@@ -461,8 +465,8 @@ CASE(stacks_end_where_the_kernel_has_no_more_mappings)
     for (int i = 0; i < MANY; i++)
         REQUIRE_EQUAL(flow_spawn(&task[i], count_and_sleep, NULL), 0);
     WAIT_UNTIL((stats = test_stats()).total.no_stack + (uint64_t)atomic_load(&n_slept) == MANY);
-    child_note("%d stacks under mprotect guards, then -ENOMEM for %llu tasks; vm.max_map_count %ld", atomic_load(&n_slept),
-               (unsigned long long)stats.total.no_stack, most);
+    child_note("%d stacks under mprotect guards, then -ENOMEM for %llu tasks; vm.max_map_count %ld",
+               atomic_load(&n_slept), (unsigned long long)stats.total.no_stack, most);
     REQUIRE(stats.total.no_stack > 0 && stats.guard_failures > 0);
     REQUIRE(atomic_load(&n_slept) > most / 2 - 1500);
     for (int i = 0; i < MANY; i++)
@@ -505,7 +509,8 @@ static void under_address_space(rlim_t bytes, size_t max_tasks, bool must_work)
     limit_to(RLIMIT_AS, bytes);
     o.max_tasks = max_tasks;
     r = flow_start(&o);
-    child_note("RLIMIT_AS %llu MiB, max_tasks %zu: %d %s", (unsigned long long)bytes >> 20, max_tasks, r, flow_start_error());
+    child_note("RLIMIT_AS %llu MiB, max_tasks %zu: %d %s", (unsigned long long)bytes >> 20,
+               max_tasks, r, flow_start_error());
     if (r) {
         REQUIRE_EQUAL(r, -ENOMEM);
         REQUIRE(strlen(flow_start_error()) > 10);
@@ -713,7 +718,8 @@ static void refuse_system_call(unsigned number, unsigned error)
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
 
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0))
         skip_case("seccomp filters are not to be had here");
 }
 
@@ -733,14 +739,15 @@ CHILD(in_the_sandbox)
     for (int i = 0; i < 3; i++)
         work();
     REQUIRE_EQUAL(test_stats().bind_failures, 0); /* none was tried: see memory_policy */
-    child_note("%s: guard %s, memory %s, rcu \"%s\", pinned %d", arg, info.guard, info.memory_policy, info.rcu,
-               info_now().pinned);
+    child_note("%s: guard %s, memory %s, rcu \"%s\", pinned %d", arg, info.guard,
+               info.memory_policy, info.rcu, info_now().pinned);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
 static void in_a_sandbox(unsigned number, unsigned error, const char *what)
 {
-    char *argv[] = {(char *)"test", (char *)"--child", (char *)"in_the_sandbox", (char *)what, NULL};
+    char *argv[] = {(char *)"test", (char *)"--child", (char *)"in_the_sandbox", (char *)what,
+                    NULL};
 
     if (TEST_SANITIZED)
         skip_case("a sanitizer needs these calls itself");

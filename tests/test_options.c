@@ -56,11 +56,11 @@ CASE(a_value_out_of_range_is_refused_and_named)
     static const struct {
         enum field field;
         int64_t value;
-    } bad[] = {{WORKERS, -2},          {WORKERS, 1025},    {WORKERS, INT32_MAX}, {WORKERS, INT32_MIN},
-               {STACK, 0},             {STACK, 8192},      {STACK, 16383},       {STACK, 16385},
-               {STACK, 48 * 1024},     {STACK, 2 << 20},   {STACK, -1},          {TASKS, 0},
-               {TASKS, 67000001},      {TASKS, -1},        {SPIN, -1},           {SPIN, 1000001},
-               {SPIN, INT64_MAX},      {SPIN, INT64_MIN}};
+    } bad[] = {{WORKERS, -2},      {WORKERS, 1025},  {WORKERS, INT32_MAX}, {WORKERS, INT32_MIN},
+               {STACK, 0},         {STACK, 8192},    {STACK, 16383},       {STACK, 16385},
+               {STACK, 48 * 1024}, {STACK, 2 << 20}, {STACK, -1},          {TASKS, 0},
+               {TASKS, 67000001},  {TASKS, -1},      {SPIN, -1},           {SPIN, 1000001},
+               {SPIN, INT64_MAX},  {SPIN, INT64_MIN}};
     struct flow_info info = {.size = sizeof info};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -91,8 +91,8 @@ CASE(the_edges_of_every_range_are_accepted)
     static const struct {
         enum field field;
         int64_t value;
-    } good[] = {{WORKERS, 0}, {WORKERS, -1}, {STACK, 16384}, {STACK, 1 << 20}, {TASKS, 1}, {TASKS, 67000000},
-                {SPIN, 0},    {SPIN, 1000000}};
+    } good[] = {{WORKERS, 0}, {WORKERS, -1},     {STACK, 16384}, {STACK, 1 << 20},
+                {TASKS, 1},   {TASKS, 67000000}, {SPIN, 0},      {SPIN, 1000000}};
 
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct flow_options o = few(1);
@@ -129,9 +129,10 @@ CASE(text_sets_what_it_names)
 {
     struct flow_options o = FLOW_OPTIONS_INIT;
 
-    REQUIRE_EQUAL(flow_options_parse(&o, "workers=3, no_pinning=1,unguarded_ok=1\troam=1 no_fork_stacks=1\n"
-                                         "no_fatal_report=1 stack_bytes=128K max_tasks=2M spin_ns=7us"),
-                  0);
+    REQUIRE_EQUAL(
+        flow_options_parse(&o, "workers=3, no_pinning=1,unguarded_ok=1\troam=1 no_fork_stacks=1\n"
+                               "no_fatal_report=1 stack_bytes=128K max_tasks=2M spin_ns=7us"),
+        0);
     REQUIRE_EQUAL(o.workers, 3);
     REQUIRE(o.no_pinning && o.unguarded_ok && o.roam && o.no_fork_stacks && o.no_fatal_report);
     REQUIRE_EQUAL(o.stack_bytes, 128 * 1024);
@@ -152,11 +153,16 @@ CASE(sizes_and_spans_take_their_suffixes)
         const char *text;
         enum field field;
         int64_t value;
-    } cases[] = {{"stack_bytes=65536", STACK, 65536}, {"stack_bytes=16K", STACK, 16384},
-                 {"stack_bytes=1M", STACK, 1 << 20},  {"max_tasks=1000", TASKS, 1000},
-                 {"max_tasks=4K", TASKS, 4096},       {"max_tasks=63M", TASKS, 63 << 20},
-                 {"spin_ns=5", SPIN, 5},              {"spin_ns=5ns", SPIN, 5},
-                 {"spin_ns=1000us", SPIN, 1000000},   {"spin_ns=1ms", SPIN, 1000000},
+    } cases[] = {{"stack_bytes=65536", STACK, 65536},
+                 {"stack_bytes=16K", STACK, 16384},
+                 {"stack_bytes=1M", STACK, 1 << 20},
+                 {"max_tasks=1000", TASKS, 1000},
+                 {"max_tasks=4K", TASKS, 4096},
+                 {"max_tasks=63M", TASKS, 63 << 20},
+                 {"spin_ns=5", SPIN, 5},
+                 {"spin_ns=5ns", SPIN, 5},
+                 {"spin_ns=1000us", SPIN, 1000000},
+                 {"spin_ns=1ms", SPIN, 1000000},
                  {"spin_ns=0s", SPIN, 0}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -164,8 +170,9 @@ CASE(sizes_and_spans_take_their_suffixes)
         int64_t value;
 
         REQUIRE_EQUAL(flow_options_parse(&o, cases[i].text), 0);
-        value = cases[i].field == STACK ? (int64_t)o.stack_bytes
-                                        : cases[i].field == TASKS ? (int64_t)o.max_tasks : o.spin_ns;
+        value = cases[i].field == STACK   ? (int64_t)o.stack_bytes
+                : cases[i].field == TASKS ? (int64_t)o.max_tasks
+                                          : o.spin_ns;
         REQUIRE_EQUAL(value, cases[i].value);
     }
 }
@@ -215,17 +222,20 @@ CASE(text_that_is_wrong_changes_nothing_and_is_named)
                {"spin_ns=-1", "spin_ns"},
                {"spin_ns=1m", "spin_ns"},
                {"roam=1 workers=1 rome=1", "\"rome\""}};
-    const struct flow_options before = {.size = sizeof before, .workers = 7, .stack_bytes = 65536, .max_tasks = 9, .spin_ns = 11};
+    const struct flow_options before = {
+        .size = sizeof before, .workers = 7, .stack_bytes = 65536, .max_tasks = 9, .spin_ns = 11};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct flow_options o = before;
 
-        if (flow_options_parse(&o, bad[i].text) != -EINVAL || !strstr(flow_start_error(), bad[i].named)) {
+        if (flow_options_parse(&o, bad[i].text) != -EINVAL ||
+            !strstr(flow_start_error(), bad[i].named)) {
             fprintf(stderr, "text \"%s\", error \"%s\"\n", bad[i].text, flow_start_error());
             REQUIRE(!"refused, with its name");
         }
-        REQUIRE(o.workers == before.workers && o.roam == before.roam && o.stack_bytes == before.stack_bytes &&
-                o.max_tasks == before.max_tasks && o.spin_ns == before.spin_ns);
+        REQUIRE(o.workers == before.workers && o.roam == before.roam &&
+                o.stack_bytes == before.stack_bytes && o.max_tasks == before.max_tasks &&
+                o.spin_ns == before.spin_ns);
     }
     REQUIRE_EQUAL(flow_options_parse(NULL, "roam=1"), -EINVAL);
     struct flow_options o = before;
@@ -285,7 +295,8 @@ CASE(the_environment_has_the_last_word)
 
 CASE(an_environment_that_is_wrong_stops_the_start)
 {
-    static const char *const bad[] = {"0x", "-2", "1025", "two", "1 roam=1x", "99999999999999999999999999999"};
+    static const char *const bad[] = {"0x",  "-2",        "1025",
+                                      "two", "1 roam=1x", "99999999999999999999999999999"};
     struct flow_options o = few(1);
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -326,7 +337,8 @@ CASE(info_agrees_with_the_system)
     else
         REQUIRE_EQUAL(info.workers, expected);
     REQUIRE(info.nodes >= 1);
-    REQUIRE(!strcmp(info.guard, "madvise") || !strcmp(info.guard, "mprotect") || !strcmp(info.guard, "canary"));
+    REQUIRE(!strcmp(info.guard, "madvise") || !strcmp(info.guard, "mprotect") ||
+            !strcmp(info.guard, "canary"));
     REQUIRE(!strcmp(info.memory_policy, "bound") || !strcmp(info.memory_policy, "first-touch"));
     REQUIRE(info.nodes > 1 || !strcmp(info.memory_policy, "first-touch"));
     REQUIRE(strstr(info.rcu, "memb"));
@@ -335,8 +347,9 @@ CASE(info_agrees_with_the_system)
     REQUIRE_EQUAL(info.stack_bytes, 64 * 1024);
     REQUIRE(info.stack_reserve_bytes >= (size_t)7 << 22);
     WAIT_UNTIL(info_now().pinned == info.workers);
-    child_note("guard %s, memory %s, rcu \"%s\", %d workers on %d CPUs, %zu MiB for stacks", info.guard,
-               info.memory_policy, info.rcu, info.workers, info.cpus, info.stack_reserve_bytes >> 20);
+    child_note("guard %s, memory %s, rcu \"%s\", %d workers on %d CPUs, %zu MiB for stacks",
+               info.guard, info.memory_policy, info.rcu, info.workers, info.cpus,
+               info.stack_reserve_bytes >> 20);
     info.size = 3;
     REQUIRE_EQUAL(flow_info(&info), -EINVAL);
     REQUIRE_EQUAL(flow_info(NULL), -EINVAL);
@@ -466,7 +479,8 @@ static void look_at_signals(const char *id, int worker)
     unsigned long long blocked = 0;
     /* Faults of the thread itself cannot be left to others; all else must be. */
     static const int ours[] = {4, 5, 6, 7, 8, 11, 31}; /* ILL TRAP ABRT BUS FPE SEGV SYS */
-    unsigned long long unblockable = 1ull << 8 | 1ull << 18 | 3ull << 31; /* KILL, STOP, the C library's two */
+    unsigned long long unblockable =
+        1ull << 8 | 1ull << 18 | 3ull << 31; /* KILL, STOP, the C library's two */
 
     (void)worker;
     read_of_thread(id, "status", text, sizeof text);

@@ -101,7 +101,9 @@ static void everything_gives(int error)
     REQUIRE_EQUAL(flow_self().id, 0);
     REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, nothing, NULL, FLOW_FOREVER).error, error);
     REQUIRE_EQUAL(
-        flow_offload_owned(FLOW_LANE_CPU, nothing, NULL, release_nothing, &abandoned, FLOW_FOREVER).error, error);
+        flow_offload_owned(FLOW_LANE_CPU, nothing, NULL, release_nothing, &abandoned, FLOW_FOREVER)
+            .error,
+        error);
     REQUIRE(abandoned);
     REQUIRE_EQUAL(flow_lane_create(&lane, &lane_options), error);
     REQUIRE_EQUAL(flow_lane_create(&lane, NULL), error);
@@ -166,8 +168,10 @@ CASE(outside_a_coroutine_what_needs_one_gives_eperm)
     REQUIRE_EQUAL(flow_spawn_now(NULL, nothing, NULL), -EPERM);
     REQUIRE_EQUAL(flow_suspend(publish_nothing, NULL, FLOW_FOREVER), -EPERM);
     REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, nothing, NULL, FLOW_FOREVER).error, -EPERM);
-    REQUIRE_EQUAL(flow_offload_owned(FLOW_LANE_FILE, nothing, NULL, release_nothing, &abandoned, FLOW_FOREVER).error,
-                  -EPERM);
+    REQUIRE_EQUAL(
+        flow_offload_owned(FLOW_LANE_FILE, nothing, NULL, release_nothing, &abandoned, FLOW_FOREVER)
+            .error,
+        -EPERM);
     REQUIRE(abandoned);
     REQUIRE_EQUAL(flow_self().id, 0);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
@@ -627,8 +631,8 @@ CASE(a_thousand_starts_and_stops_leave_memory_and_descriptors_flat)
     }
     WAIT_UNTIL(thread_count() <= 1 + TEST_TSAN);
     threads_at_end = thread_count();
-    child_note("%d rounds: RSS %+ld KiB since round %d, descriptors %+ld, threads %ld", rounds, resident_kb() - kb, warm,
-               descriptor_count() - fds, threads_at_end);
+    child_note("%d rounds: RSS %+ld KiB since round %d, descriptors %+ld, threads %ld", rounds,
+               resident_kb() - kb, warm, descriptor_count() - fds, threads_at_end);
     REQUIRE_EQUAL(descriptor_count(), fds);
     if (!TEST_SANITIZED)
         REQUIRE(resident_kb() - kb < 512);
@@ -1247,7 +1251,8 @@ CASE(the_dump_lists_who_lives_and_what_they_wait_for)
     WAIT_UNTIL(atomic_load(&entered) == 3);
     for (int tries = 0;; tries++) {
         dump_to_text(text, sizeof text, &n);
-        if (strstr(text, "waits for sleep") && strstr(text, "waits for join") && strstr(text, "waits for waker"))
+        if (strstr(text, "waits for sleep") && strstr(text, "waits for join") &&
+            strstr(text, "waits for waker"))
             break;
         REQUIRE(tries < 10000);
     }
@@ -1282,7 +1287,8 @@ CASE(the_shared_library_stays_when_it_is_unloaded)
     for (int i = 0; i < 10; i++) {
         void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         int (*start)(const struct flow_options *) = library ? dlsym(library, "flow_start") : NULL;
-        int (*wait)(flow_fn, void *, flow_result *, flow_deadline) = library ? dlsym(library, "flow_sync_wait") : NULL;
+        int (*wait)(flow_fn, void *, flow_result *, flow_deadline) =
+            library ? dlsym(library, "flow_sync_wait") : NULL;
         int (*stop)(flow_deadline) = library ? dlsym(library, "flow_stop") : NULL;
 
         if (!library)

@@ -34,7 +34,8 @@ void child_fail(const char *file, int line, const char *what)
     _exit(CHILD_FAILED);
 }
 
-void child_equal(const char *file, int line, const char *a_text, long long a, const char *b_text, long long b)
+void child_equal(const char *file, int line, const char *a_text, long long a, const char *b_text,
+                 long long b)
 {
     char text[512];
 
@@ -135,7 +136,8 @@ static void read_some(struct child_end *end, int fd)
 {
     char spill[4096];
     bool room = end->n < sizeof end->text - 1;
-    ssize_t n = read(fd, room ? end->text + end->n : spill, room ? sizeof end->text - 1 - end->n : sizeof spill);
+    ssize_t n = read(fd, room ? end->text + end->n : spill,
+                     room ? sizeof end->text - 1 - end->n : sizeof spill);
 
     if (n > 0 && room)
         end->n += (size_t)n;
@@ -205,7 +207,9 @@ void child_must_exit(const struct child_end *end, int code)
 
 void child_must_die(const struct child_end *end, int signo)
 {
-    if (!end->hung && (end->signo == signo || (TEST_SANITIZED && (end->signo || (end->code > 0 && end->code != CHILD_FAILED)))))
+    if (!end->hung &&
+        (end->signo == signo ||
+         (TEST_SANITIZED && (end->signo || (end->code > 0 && end->code != CHILD_FAILED)))))
         return;
     show(end);
     fail_msg("the child was not killed by signal %d", signo);
@@ -250,7 +254,8 @@ static void run_case(void **state)
 static int child_main(const char *name, const char *arg)
 {
     in_child = true;
-    test_limit((CHILD_LIMIT_S - 3) * (TEST_SANITIZED ? 4 : 1)); /* a dump before the parent kills us */
+    test_limit((CHILD_LIMIT_S - 3) *
+               (TEST_SANITIZED ? 4 : 1)); /* a dump before the parent kills us */
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (struct test_case *c = first; c; c = c->next)
         if (!strcmp(c->name, name)) {
@@ -273,7 +278,8 @@ int cases_main(int argc, char **argv)
     if (argc == 4 && !strcmp(argv[1], "--child"))
         return child_main(argv[2], argv[3]);
     for (struct test_case *c = first; c; c = c->next)
-        if (c->kind != IS_CHILD && (argc < 2 || strstr(c->name, argv[1])) && n < sizeof tests / sizeof *tests)
+        if (c->kind != IS_CHILD && (argc < 2 || strstr(c->name, argv[1])) &&
+            n < sizeof tests / sizeof *tests)
             tests[n++] = (struct CMUnitTest){c->name, run_case, NULL, NULL, c};
     return _cmocka_run_group_tests(argv[0], tests, n, NULL, NULL);
 }

@@ -19,9 +19,9 @@
 enum { CHILD_LIMIT_S = 30, CHILD_FAILED = 99, CHILD_SKIPPED = 77 };
 
 struct child_end {
-    int code;         /* exit status, or -1 */
-    int signo;        /* the signal that killed it, or 0 */
-    bool hung;        /* it ran into the limit and was killed */
+    int code;  /* exit status, or -1 */
+    int signo; /* the signal that killed it, or 0 */
+    bool hung; /* it ran into the limit and was killed */
     double seconds;
     size_t n;
     char text[65536]; /* what it wrote to stdout and stderr */
@@ -57,7 +57,8 @@ void child_run(struct child_end *end, const char *name, const char *arg);
 
 /* In the parent: fails the test, showing what the child wrote, unless this is so. */
 void child_must_exit(const struct child_end *end, int code);
-void child_must_die(const struct child_end *end, int signo); /* under a sanitizer: by whatever means */
+void child_must_die(const struct child_end *end,
+                    int signo); /* under a sanitizer: by whatever means */
 void child_must_say(const struct child_end *end, const char *text);
 
 /* In a child: what must be so. Ends the child at once, from anywhere. */
@@ -66,7 +67,8 @@ void child_must_say(const struct child_end *end, const char *text);
 #define REQUIRE_EQUAL(a, b) child_equal(__FILE__, __LINE__, #a, (long long)(a), #b, (long long)(b))
 
 _Noreturn void child_fail(const char *file, int line, const char *what);
-void child_equal(const char *file, int line, const char *a_text, long long a, const char *b_text, long long b);
+void child_equal(const char *file, int line, const char *a_text, long long a, const char *b_text,
+                 long long b);
 
 /* In a child or a JUDGED case: ends it as skipped. */
 _Noreturn void skip_case(const char *reason);

@@ -6,8 +6,9 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-const char *const fault_names[FAULT_KINDS] = {"map", "advise", "protect", "allocate", "thread_create",
-                                              "futex_wait EINTR", "futex_wait EAGAIN"};
+const char *const fault_names[FAULT_KINDS] = {
+    "map",           "advise",           "protect",          "allocate",
+    "thread_create", "futex_wait EINTR", "futex_wait EAGAIN"};
 
 static atomic_int armed_kind;
 static atomic_long countdown, maps, mapped_bytes, allocations, threads;
@@ -72,14 +73,15 @@ static void release(void *p)
 
 static int thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
 {
-    int r = fails(FAULT_THREAD) ? -EAGAIN : flow__sys_real.thread_create(thread, stack_bytes, run, arg);
+    int r =
+        fails(FAULT_THREAD) ? -EAGAIN : flow__sys_real.thread_create(thread, stack_bytes, run, arg);
 
     if (!r)
         atomic_fetch_add(&threads, 1);
     return r;
 }
 
-static int futex_wait(flow__atomic(uint32_t) *word, uint32_t expected, int64_t deadline)
+static int futex_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline)
 {
     /* The kernel does say so when the time is over. */
     if (flow__sys_real.now() >= deadline)
@@ -121,6 +123,6 @@ bool faults_fired(void)
 
 struct faults_balance faults_balance(void)
 {
-    return (struct faults_balance){atomic_load(&maps), atomic_load(&mapped_bytes), atomic_load(&allocations),
-                                   atomic_load(&threads)};
+    return (struct faults_balance){atomic_load(&maps), atomic_load(&mapped_bytes),
+                                   atomic_load(&allocations), atomic_load(&threads)};
 }
