@@ -56,7 +56,8 @@ static flow_result say_id_and_go_on(void *arg)
     return n->fn(n->arg);
 }
 
-/* Runs fn as a task with a name, which prints its id first, so that a report can be compared with it. */
+/* Runs fn as a task with a name, which prints its id first, so
+ * that a report can be compared with it. */
 static flow_result run_named(const char *name, size_t stack_bytes, flow_fn fn, void *arg)
 {
     struct flow_spawn_options o = FLOW_SPAWN_INIT;
@@ -120,7 +121,8 @@ static flow_result use_much(void *bytes)
     return flow_ok_i64(use((size_t)bytes));
 }
 
-/* Goes down to the last bytes of its stack, and returns: only a canary notices. Stacks are aligned to their size. */
+/* Goes down to the last bytes of its stack, and returns: only a canary
+ * notices. Stacks are aligned to their size. */
 __attribute__((noinline)) static int descend(uintptr_t slot)
 {
     volatile char frame[64];
@@ -758,7 +760,8 @@ struct forking {
     atomic_long work;
 };
 
-/* Forks; the child tries everything and leaves. The parent waits without blocking a worker for long. */
+/* Forks; the child tries everything and leaves. The parent waits
+ * without blocking a worker for long. */
 static void fork_and_judge(struct forking *f)
 {
     pid_t pid = fork();

@@ -356,7 +356,8 @@ static void work(void)
     REQUIRE(r.error == 0 && r.ptr == (void *)5);
 }
 
-/* A worker makes room for waking a task before it starts it; where there is none the task is refused. */
+/* A worker makes room for waking a task before it starts it; where
+ * there is none the task is refused. */
 CASE(no_room_for_more_started_tasks)
 {
     enum { MANY = 4000 };
@@ -520,7 +521,8 @@ static void under_address_space(rlim_t bytes, size_t max_tasks, bool must_work)
     }
     REQUIRE(info_now().stack_reserve_bytes < bytes);
     work();
-    /* The program has room for itself: half of the limit at least, less what malloc reserves for each thread. */
+    /* The program has room for itself: half of the limit at least,
+     * less what malloc reserves for each thread. */
     if (bytes >= (rlim_t)1 << 30) {
         void *p = malloc(bytes / 16);
 

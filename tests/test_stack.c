@@ -147,8 +147,8 @@ static void test_cache_is_refilled_and_flushed(void **state)
 }
 
 #define THREADS 4
-#define HELD    96 /* more than a cache, so that the depot is busy */
-#define ROUNDS  TEST_ROUNDS(3000000, 60000)
+#define HELD    80 /* more than a cache, so that the depot is busy */
+#define ROUNDS  TEST_ROUNDS(6000000, 80000)
 
 static flow__atomic(uint8_t) owner_of[FLOW__STACK_CLASSES][THREADS * (HELD + FLOW__STACK_CACHE) * 2];
 static flow__atomic(bool) trimmer_ends;
@@ -212,7 +212,7 @@ static void *take_and_give(void *arg)
     pthread_barrier_wait(&begin_together);
     for (int i = 0; i < ROUNDS; i++) {
         /* In waves: mostly taking, then mostly giving. */
-        bool wave = i / 256 % 2;
+        bool wave = i / 128 % 2;
         struct held *h = &held[test_random(&random) % HELD];
 
         if (!h->slot && (!wave || i % 4 == 0)) {

@@ -1640,6 +1640,59 @@ static void test_fp_in_join(void **state)
     test_stop();
 }
 
+/* ---- counting ---- */
+
+static int dump_to_nowhere(void)
+{
+    int fd = memfd_create("dump", 0), n = flow_dump(fd);
+
+    close(fd);
+    return n;
+}
+
+/* Every way to spawn counts once, and what fails counts not at all. */
+static flow_result count_exactly(void *arg)
+{
+    enum { EACH = 25 };
+    struct flow_stats before = test_stats(), now;
+    flow_task task[4 * EACH], self = flow_self();
+    int n = 0;
+
+    (void)arg;
+    for (int i = 0; i < EACH; i++) {
+        EXPECT_EQ(flow_spawn(&task[n++], sleep_for_ever, NULL), 0);
+        EXPECT_EQ(flow_spawn_now(&task[n++], sleep_for_ever, NULL), 0);
+        EXPECT_EQ(flow_spawn_with(&task[n++], NULL, sleep_for_ever, NULL), 0);
+        EXPECT_EQ(flow_spawn_now(&task[n++], return_argument, NULL), 0);
+        EXPECT_EQ(flow_spawn(NULL, NULL, NULL), -EINVAL);
+        EXPECT_EQ(flow_join(self, NULL, FLOW_NOW), -EDEADLK);
+    }
+    now = test_stats();
+    EXPECT_EQ(now.total.spawned - before.total.spawned, 4 * EACH);
+    EXPECT_EQ(now.total.finished - before.total.finished, EACH);
+    EXPECT_EQ(now.live - before.live, 3 * EACH);
+    for (int i = 3; i < n; i += 4)
+        EXPECT_JOIN(task[i], NULL);
+    EXPECT_EQ(dump_to_nowhere(), now.live); /* the blocks say what the counters say */
+    for (int i = 0; i < n; i++)
+        if (i % 4 != 3) {
+            EXPECT_EQ(flow_cancel(task[i]), 0);
+            EXPECT_JOIN(task[i], NULL);
+        }
+    now = test_stats();
+    EXPECT_EQ(now.total.spawned - before.total.spawned, 4 * EACH);
+    EXPECT_EQ(now.total.finished - before.total.finished, 4 * EACH);
+    EXPECT_EQ(now.live, 1);
+    EXPECT_EQ(dump_to_nowhere(), 1);
+    return flow_ok(NULL);
+}
+
+static void test_counting(void **state)
+{
+    (void)state;
+    test_in_coroutine(count_exactly);
+}
+
 /* ---- limits ---- */
 
 /* The limit is exceeded by what the caches of workers may hold, and by no more; what was
@@ -1700,6 +1753,7 @@ int main(void)
         TEST(test_fp_environment),
         TEST(test_fp_roaming),
         TEST(test_fp_in_join),
+        TEST(test_counting),
         TEST(test_too_many_tasks),
     };
 

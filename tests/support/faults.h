@@ -14,7 +14,7 @@ enum fault {
     FAULT_PROTECT,
     FAULT_ALLOCATE,
     FAULT_THREAD,
-    FAULT_WAIT_EINTR, /* a futex wait that comes back too early, once or always */
+    FAULT_WAIT_EINTR, /* a futex wait that comes back too early */
     FAULT_WAIT_EAGAIN,
     FAULT_KINDS,
 };

@@ -60,8 +60,8 @@ void test__judge(const char *file, int line);
 int test_workers(void);
 struct flow_options test_options(void); /* the defaults, with test_workers() */
 
-/* Starts the runtime; ends it and asserts that nothing failed, that no task was left, and
- * spawned = finished + live. test_stop leaves what lives to flow_stop. */
+/* Starts the runtime; ends it and asserts that nothing failed and nothing was left: what lives is
+ * flow_stop's; if nothing does, all that was spawned has finished and all stacks are back. */
 void test_start(void);
 void test_start_with(const struct flow_options *options);
 void test_stop(void);
