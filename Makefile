@@ -149,7 +149,7 @@ DEMO_TREE := $(firstword $(wildcard /usr/share/doc /usr/include))
 
 run-demo: all
 	$(BUILD)/examples/hello_world
-	$(BUILD)/examples/file_batch $(DEMO_TREE)
+	$(BUILD)/examples/file_batch --totals $(DEMO_TREE)
 
 run-check: all tests
 	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' SANITIZE='$(SANITIZE)' DEBUG='$(DEBUG)' \

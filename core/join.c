@@ -41,8 +41,7 @@ void flow__free_task(struct flow__worker *w, struct flow__task *t)
 
 /* ---- pins ---- */
 
-/* Keeps a live, unfinished block from being reused. NULL: stale, forged or finished. */
-static struct flow__task *pin(uint64_t id)
+struct flow__task *flow__pin(uint64_t id)
 {
     struct flow__task *t = flow__block_of(id);
     uint64_t word;
@@ -63,15 +62,16 @@ static struct flow__task *pin(uint64_t id)
     }
 }
 
-static void unpin(struct flow__worker *w, struct flow__task *t)
+bool flow__unpin(struct flow__worker *w, struct flow__task *t)
 {
     uint64_t word = fetch_sub_seq(&t->life, FLOW__LIFE_ONE_PIN) - FLOW__LIFE_ONE_PIN;
 
-    if (!(word & FLOW__LIFE_RETIRED) || (word & FLOW__LIFE_PINS))
-        return;
-    /* Retired blocks take no new pins, so the last one to leave is alone with it. */
-    store_release(&t->life, flow__next_life(word));
-    flow__give_block(w, t);
+    if ((word & FLOW__LIFE_RETIRED) && !(word & FLOW__LIFE_PINS)) {
+        /* Retired blocks take no new pins, so the last one to leave is alone with it. */
+        store_release(&t->life, flow__next_life(word));
+        flow__give_block(w, t);
+    }
+    return !(word & (FLOW__LIFE_FINISHED | FLOW__LIFE_RETIRED));
 }
 
 void flow__cancel_block(struct flow__worker *w, struct flow__task *t)
@@ -85,12 +85,12 @@ void flow__cancel_block(struct flow__worker *w, struct flow__task *t)
 
 int flow__cancel_id(struct flow__worker *w, uint64_t id)
 {
-    struct flow__task *t = pin(id);
+    struct flow__task *t = flow__pin(id);
 
     if (!t)
         return -ESRCH;
     flow__cancel_block(w, t);
-    unpin(w, t);
+    flow__unpin(w, t);
     return 0;
 }
 

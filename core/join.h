@@ -8,6 +8,11 @@
 
 #include "core/worker.h"
 
+/* Keeps a live, unfinished block from being reused until flow__unpin, which tells whether its task
+ * still has not finished; w is the caller's worker or NULL. NULL: stale, forged or finished. */
+struct flow__task *flow__pin(uint64_t id);
+bool flow__unpin(struct flow__worker *w, struct flow__task *t);
+
 /* Takes the right to t's result. -ESRCH, -EINVAL, -EDEADLK as flow_join. */
 int flow__claim(uint64_t id, struct flow__task *self, struct flow__task **out);
 

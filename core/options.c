@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STALL_LEAST FLOW_MS(1)
+#define STALL_MOST  FLOW_S(60)
+
 static char error_text[256];
 
 const char *flow_start_error(void)
@@ -49,9 +52,11 @@ static const struct option {
     {"roam", offsetof(struct flow_options, roam), SWITCH, 0, 1},
     {"no_fork_stacks", offsetof(struct flow_options, no_fork_stacks), SWITCH, 0, 1},
     {"no_fatal_report", offsetof(struct flow_options, no_fatal_report), SWITCH, 0, 1},
+    {"measure_stacks", offsetof(struct flow_options, measure_stacks), SWITCH, 0, 1},
     {"stack_bytes", offsetof(struct flow_options, stack_bytes), BYTES, 16 * 1024, 1024 * 1024},
     {"max_tasks", offsetof(struct flow_options, max_tasks), BYTES, 1, 67000000},
     {"spin_ns", offsetof(struct flow_options, spin_ns), SPAN, 0, 1000000},
+    {"stall_ns", offsetof(struct flow_options, stall_ns), SPAN, 0, STALL_MOST},
 };
 
 static int64_t get(const struct flow_options *o, const struct option *entry)
@@ -107,6 +112,10 @@ static int check(const struct flow_options *o)
     if (o->stack_bytes & (o->stack_bytes - 1))
         return flow__start_failed(-EINVAL, "option stack_bytes is %zu: it must be a power of two",
                                   o->stack_bytes);
+    if (o->stall_ns > 0 && o->stall_ns < STALL_LEAST)
+        return flow__start_failed(
+            -EINVAL, "option stall_ns is %lld: it must be 0 or from %lld to %lld",
+            (long long)o->stall_ns, (long long)STALL_LEAST, (long long)STALL_MOST);
     return 0;
 }
 

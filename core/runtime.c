@@ -6,6 +6,7 @@
 #include "core/fatal.h"
 #include "core/offload.h"
 #include "core/options.h"
+#include "core/stall.h"
 #include "core/worker.h"
 #include "numa/cpu_quota.h"
 #include "numa/node_memory.h"
@@ -108,6 +109,7 @@ static int open_memory(struct flow__runtime *rt)
 
     if (flow__stacks_open(rt->options.unguarded_ok, rt->options.no_fork_stacks))
         return flow__start_failed(-ENOMEM, "cannot reserve address space for stacks");
+    flow__stacks.measured = rt->options.measure_stacks;
     rt->default_class = flow__stack_class(rt->options.stack_bytes);
     if (rt->default_class < 0) {
         flow__stacks_close();
@@ -262,15 +264,23 @@ static int start(const struct flow_options *given)
     rt->idle.n_workers = rt->n_places;
     store_release(&rt->state, FLOW__RUNNING_STATE);
     flow__process_begin();
+    r = flow__stall_open();
+    if (r) {
+        flow__start_failed(r, "cannot start the thread that option stall_ns asks for: %s",
+                           strerror(-r));
+        goto offload;
+    }
     r = begin_threads(rt);
     if (r)
-        goto offload;
+        goto monitor;
     wait_until(rt, threads_have_begun, FLOW_FOREVER);
     if (!rt->options.no_fatal_report)
         flow__fatal_open();
     flow__start_succeeded();
     return 0;
 
+monitor:
+    flow__stall_close();
 offload:
     store_release(&rt->state, FLOW__STOPPED);
     flow__reclaim_wait();
@@ -427,6 +437,7 @@ static void close_all(struct flow__runtime *rt)
 {
     /* [STOP-2] release: pairs with [STOP-1]. */
     store_release(&rt->state, FLOW__STOPPED);
+    flow__stall_close();
     flow__reclaim_wait();
     for (int i = 0; i < rt->n_workers; i++)
         pthread_join(rt->workers[i].thread, NULL);

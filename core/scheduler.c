@@ -379,6 +379,7 @@ static void start(struct flow__worker *w, struct flow__task *t)
 static void dispatch(struct flow__worker *w, struct flow__task *t)
 {
     w->budget = FLOW__BUDGET;
+    store_relaxed(&w->current, t);
     flow__count(w, dispatches);
     if (t->stack) {
         resume(w, t);
@@ -586,6 +587,7 @@ static struct flow__task *find_work(struct flow__worker *w)
 {
     struct flow__task *t = NULL;
 
+    store_relaxed(&w->current, NULL);
     t = next_local_polled(w);
     if (!t && !w->searching)
         w->searching = w->n_victims > 0 && flow__idle_start_search(&flow__runtime.idle);
@@ -602,6 +604,8 @@ static void run_until_end(struct flow__worker *w)
 
         if (!t)
             t = find_work(w);
+        else if (flow__unlikely(w->searching))
+            stop_searching(w, true); /* woken to search, and found work at home */
         if (t) {
             w->trim_at = 0;
             dispatch(w, t);
@@ -611,6 +615,7 @@ static void run_until_end(struct flow__worker *w)
         trim_if_due(w);
     }
     stop_searching(w, false);
+    store_relaxed(&w->current, NULL);
 }
 
 void *flow__worker_main(void *worker)

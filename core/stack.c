@@ -165,7 +165,7 @@ static void write_canary(char *slot)
 {
     uint64_t *word = (uint64_t *)slot;
 
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < FLOW__CANARY_WORDS; i++)
         word[i] = CANARY;
 }
 
@@ -175,7 +175,7 @@ bool flow__stack_intact(const char *slot)
 
     if (flow__stacks.guard != FLOW__GUARD_CANARY)
         return true;
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < FLOW__CANARY_WORDS; i++)
         if (word[i] != CANARY)
             return false;
     return true;

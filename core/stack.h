@@ -21,6 +21,7 @@
 #define FLOW__STACK_CLASSES   7
 #define FLOW__STACK_MIN_SHIFT 14
 #define FLOW__STACK_CACHE     32
+#define FLOW__CANARY_WORDS    8 /* at a slot's low end where nothing guards it */
 
 enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY };
 
@@ -44,6 +45,7 @@ struct flow__stack_region {
     flow__atomic(uintptr_t) base;
     flow__atomic(size_t) bytes;
     unsigned zone_shift;
+    bool measured; /* see core/measure.h; set before anything starts */
     /* cold */
     bool unguarded_ok;
     enum flow__guard guard;

@@ -119,6 +119,8 @@ flow__unsanitized long flow__task_main(void *arg)
     if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(t->stack))
         flow__die("stack overflow: the canary of the coroutine below was overwritten");
     w = t->home;
+    if (flow__unlikely(flow__stacks.measured))
+        flow__measure_end(w, t);
     w->n_started--;
     if (flow__unlikely(!((uintptr_t)t->back & 1)))
         end_on_own_stack(w, t);

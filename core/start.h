@@ -8,6 +8,7 @@
 #ifndef FLOW_CORE_START_H
 #define FLOW_CORE_START_H
 
+#include "core/measure.h"
 #include "core/worker.h"
 
 #include <errno.h>
@@ -75,6 +76,8 @@ static inline long flow__start(struct flow__worker *w, struct flow__strand *from
     slot = flow__stack_take(&w->stacks, class_index);
     if (flow__unlikely(!slot))
         return -ENOMEM;
+    if (flow__unlikely(flow__stacks.measured))
+        flow__measure_begin(t, slot, class_index);
     flow__count(w, stacks_taken);
     w->n_started++;
     t->stack = slot;

@@ -25,19 +25,22 @@ static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
     COPY(overflows);
     COPY(remote_wakes);
     COPY(no_stack);
+    COPY(stack_used_most);
 #undef COPY
     /* Only the switches between running tasks are counted one by one; starts and ends are known. */
     s->switches += s->stacks_taken + s->stacks_returned;
 }
 
-/* The struct is nothing but counters, all of one type. */
+/* The struct is nothing but counters, all of one type; one of them is a maximum. */
 static void add(struct flow_worker_stats *sum, const struct flow_worker_stats *s)
 {
     uint64_t *to = (uint64_t *)sum;
     const uint64_t *from = (const uint64_t *)s;
+    uint64_t most = sum->stack_used_most;
 
     for (size_t i = 0; i < sizeof *s / sizeof *from; i++)
         to[i] += from[i];
+    sum->stack_used_most = s->stack_used_most > most ? s->stack_used_most : most;
 }
 
 static void read_all(struct flow_stats *s)

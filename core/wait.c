@@ -231,6 +231,7 @@ int flow_yield(void)
         w->until_poll--;
         w->ready_streak++;
         w->budget = FLOW__BUDGET;
+        store_relaxed(&w->current, next);
         flow__count(w, dispatches);
         flow__count(w, switches);
         flow__ready_push(r, self);

@@ -88,10 +88,12 @@ struct flow__worker {
     flow__cache_aligned struct flow__parker parker;
 
     /* Written by the owner, read by anyone. */
-    flow__cache_aligned struct {
+    flow__cache_aligned flow__atomic(struct flow__task *) current; /* see core/stall.h */
+    struct {
         flow__atomic(uint64_t) spawned, finished, dispatches,
             started_now, switches, steals, stolen, parks, wakes, timers_armed, timers_fired,
             stacks_taken, stacks_returned, overflows, remote_wakes, no_stack, announced;
+        flow__atomic(uint64_t) stack_used_most;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
 } __attribute__((aligned(128)));

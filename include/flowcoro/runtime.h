@@ -12,6 +12,13 @@ FLOW_BEGIN_DECLS
 
 #define FLOW_WORKERS_AUTO (-1)
 
+/* What FLOW_OPTIONS_INIT sets stall_ns to. */
+#ifdef FLOW_DEBUG
+#define FLOW_STALL_NS FLOW_MS(100)
+#else
+#define FLOW_STALL_NS ((int64_t)0)
+#endif
+
 /* How to start. Initialise with FLOW_OPTIONS_INIT, then set what differs. */
 struct flow_options {
     size_t size;          /* sizeof(struct flow_options) */
@@ -23,17 +30,24 @@ struct flow_options {
     bool no_fork_stacks;  /* stacks do not exist in the child of a fork: quicker forks, but a
                            * coroutine itself must not fork */
     bool no_fatal_report; /* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
+    bool measure_stacks;  /* for flow_stack_used and stack_used_most: each task's stack is filled with
+                           * a pattern before the task starts, so it takes its whole size in memory
+                           * and a start costs microseconds */
     size_t stack_bytes;   /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
     size_t max_tasks;     /* live tasks that are possible; some hundreds more,
                            * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
     int64_t spin_ns;      /* how long an idle worker looks for work before it parks, at most
                            * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
+    int64_t stall_ns;     /* a worker that is kept by one coroutine for longer, as by a blocking call,
+                           * is reported on stderr, once for each time and at most 5 times a minute
+                           * (0: never; 100 ms with FLOW_DEBUG; 1 ms to 60 s). Takes a thread, which
+                           * looks twice in this span; not with workers = 0 */
 };
 
 #define FLOW_OPTIONS_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct flow_options), FLOW_WORKERS_AUTO, false, false, false, false, false,         \
-            (size_t)64 * 1024, (size_t)4000000, FLOW_US(20)                                        \
+        sizeof(struct flow_options), FLOW_WORKERS_AUTO, false, false, false, false, false, false,  \
+            (size_t)64 * 1024, (size_t)4000000, FLOW_US(20), FLOW_STALL_NS                         \
     }
 
 /* Sets options from text: "name=value" pairs separated by blanks or commas, the

@@ -26,6 +26,9 @@ struct flow_worker_stats {
     uint64_t overflows;    /* times its queue was full and half went to the shared one */
     uint64_t remote_wakes; /* wake-ups sent to other workers */
     uint64_t no_stack;     /* tasks that ended with -ENOMEM because no stack could be had */
+    /* The most that a task which ended here has used of its stack, in bytes; 0 unless
+     * stacks are measured (option measure_stacks). A total is the maximum, not the sum. */
+    uint64_t stack_used_most;
 };
 
 struct flow_stats {

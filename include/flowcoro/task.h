@@ -81,6 +81,12 @@ FLOW_API int flow_cancel(flow_task task);
 /* The calling task; {0} outside a coroutine. Never suspends. */
 FLOW_API flow_task flow_self(void);
 
+/* The most bytes that the task has used of its stack so far, as far down as it has written, with
+ * what the library itself needs there (some hundred bytes). -EINVAL: bytes is NULL, or stacks are
+ * not measured (option measure_stacks). -ESRCH: no such task (any more), or it has not
+ * started or has ended. From a coroutine, also about itself, or a foreign thread; never suspends. */
+FLOW_API int flow_stack_used(flow_task task, size_t *bytes);
+
 /* Lets others run. 0; -ECANCELED; -EPERM outside a coroutine. */
 FLOW_API int flow_yield(void);
 
