@@ -210,7 +210,10 @@ static void *take_and_give(void *arg)
 
     memset(&own, 0, sizeof own);
     pthread_barrier_wait(&begin_together);
-    for (int i = 0; i < ROUNDS; i++) {
+    /* On until the trimmer has had its share. */
+    for (int i = 0; i < ROUNDS || (i < 50 * ROUNDS && load_relaxed(&flow__stacks.trims) == 0); i++) {
+        if (i >= ROUNDS && i % 1024 == 0)
+            sched_yield();
         /* In waves: mostly taking, then mostly giving. */
         bool wave = i / 128 % 2;
         struct held *h = &held[test_random(&random) % HELD];
