@@ -3,9 +3,9 @@
  * The stall detector. One thread, flow-monitor, looks at every worker twice in stall_ns. A
  * worker writes the task that it dispatches to `current` and counts its dispatches; if both are
  * the same for longer than stall_ns, that task keeps the worker: in a blocking call, most likely,
- * or in a loop that does not yield. It is reported once, and nothing else is done about it:
- * a signal would interrupt the very call. What lies in the worker's queues is stolen by others
- * meanwhile; what has started there waits.
+ * or in a loop that does not yield, or the system gives the worker no CPU. It is reported once,
+ * and nothing else is done about it: a signal would interrupt the very call. What lies in the
+ * worker's queues is stolen by others meanwhile; what has started there waits.
  *
  * `current` is what the scheduler has dispatched. A task that flow_spawn_now or a join runs as a
  * call is part of it: if that blocks, the one that called it is reported.

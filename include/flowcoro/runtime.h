@@ -30,18 +30,19 @@ struct flow_options {
     bool no_fork_stacks;  /* stacks do not exist in the child of a fork: quicker forks, but a
                            * coroutine itself must not fork */
     bool no_fatal_report; /* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
-    bool measure_stacks;  /* for flow_stack_used and stack_used_most: each task's stack is filled with
-                           * a pattern before the task starts, so it takes its whole size in memory
+    bool measure_stacks;  /* for flow_stack_used and stack_used_most: each stack is filled with a
+                           * pattern before its task starts, so it takes its whole size in memory
                            * and a start costs microseconds */
     size_t stack_bytes;   /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
     size_t max_tasks;     /* live tasks that are possible; some hundreds more,
                            * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
     int64_t spin_ns;      /* how long an idle worker looks for work before it parks, at most
                            * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
-    int64_t stall_ns;     /* a worker that is kept by one coroutine for longer, as by a blocking call,
-                           * is reported on stderr, once for each time and at most 5 times a minute
-                           * (0: never; 100 ms with FLOW_DEBUG; 1 ms to 60 s). Takes a thread, which
-                           * looks twice in this span; not with workers = 0 */
+    int64_t stall_ns;     /* a worker that is kept by one coroutine for longer, as by a blocking
+                           * call, is reported on stderr, once for each time, at most 5 times a
+                           * minute (0: never; 100 ms with FLOW_DEBUG; 1 ms to 60 s). One that the
+                           * system gives no CPU looks the same. Takes a thread, which looks twice
+                           * in this span; not with workers = 0 */
 };
 
 #define FLOW_OPTIONS_INIT                                                                          \

@@ -65,8 +65,9 @@ FLOW_API int flow_spawn_with(flow_task *out, const struct flow_spawn_options *op
 /* Waits until the task has finished, takes its result (out may be NULL) and
  * lets go of it. Suspends a coroutine, blocks a foreign thread.
  * -ESRCH: no such task (any more). -EINVAL: it is detached or already being joined.
- * -EDEADLK: it is the caller. -ETIMEDOUT, -ECANCELED (the caller was
- * cancelled): the task goes on and may be joined later. */
+ * -EDEADLK: it is the caller; or, with workers = 0 and FLOW_FOREVER, nothing can ever end it.
+ * -ETIMEDOUT, -ECANCELED (the caller was cancelled): the task goes on and may be joined later. A
+ * task that has finished already is taken also by a cancelled caller, for that needs no waiting. */
 FLOW_API int flow_join(flow_task task, flow_result *out, flow_deadline deadline);
 
 /* Lets go of a task without its result; it goes on by itself. -ESRCH, -EINVAL as
@@ -84,7 +85,8 @@ FLOW_API flow_task flow_self(void);
 /* The most bytes that the task has used of its stack so far, as far down as it has written, with
  * what the library itself needs there (some hundred bytes). -EINVAL: bytes is NULL, or stacks are
  * not measured (option measure_stacks). -ESRCH: no such task (any more), or it has not
- * started or has ended. From a coroutine, also about itself, or a foreign thread; never suspends. */
+ * started or has ended. From a coroutine, also about itself, or a foreign thread; never
+ * suspends. */
 FLOW_API int flow_stack_used(flow_task task, size_t *bytes);
 
 /* Lets others run. 0; -ECANCELED; -EPERM outside a coroutine. */
