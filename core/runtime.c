@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Starting, stopping, running and driving. Everything here happens on foreign threads (a
- * coroutine may only ask for a stop) and seldom; start_lock keeps two threads
- * from starting and stopping at once. */
+ * Starting, forking, and what there is. Everything here happens on foreign threads and
+ * seldom; flow__start_lock keeps two threads from starting and stopping at once. */
+#include "core/runtime.h"
 #include "core/fatal.h"
 #include "core/offload.h"
 #include "core/options.h"
 #include "core/stall.h"
-#include "core/worker.h"
 #include "numa/cpu_quota.h"
 #include "numa/node_memory.h"
 
@@ -23,12 +22,10 @@
 #define MAX_CPUS           8192
 #define STAND_INS          4096u             /* foreign threads that wait at one time */
 #define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
-#define CANCEL_AGAIN_NS    FLOW_MS(50)
-#define STOP_PATIENCE_NS   FLOW_S(1) /* for a worker to leave its coroutine */
 
 struct flow__runtime flow__runtime;
 struct flow__process flow__process;
-static struct flow__lock start_lock;
+struct flow__lock flow__start_lock;
 
 /* ---- fork ---- */
 
@@ -59,7 +56,8 @@ static void in_child(void)
         pthread_sigmask(SIG_SETMASK, &signals_before, NULL);
     }
     store_relaxed(&flow__process.foreign_threads, 0);
-    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED && load_relaxed(&start_lock.word) == 0)
+    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED &&
+        load_relaxed(&flow__start_lock.word) == 0)
         return;
     store_relaxed(&flow__runtime.state, FLOW__FORKED);
     store_relaxed(&flow__stacks.bytes, 0);
@@ -95,7 +93,7 @@ static int read_machine(struct flow__runtime *rt)
     return 0;
 }
 
-static void forget_machine(struct flow__runtime *rt)
+void flow__forget_machine(struct flow__runtime *rt)
 {
     flow__placement_free(&rt->placement);
     flow__topology_free(&rt->topology);
@@ -125,7 +123,7 @@ static int open_memory(struct flow__runtime *rt)
     return 0;
 }
 
-static void close_memory(void)
+void flow__close_memory(void)
 {
     flow__registry_close();
     flow__stacks_close();
@@ -151,7 +149,7 @@ static void describe_worker(struct flow__runtime *rt, int i)
     w->spin_max_ns = w->spin_ns = spin_limit(rt);
 }
 
-static void close_workers(struct flow__runtime *rt)
+void flow__close_workers(struct flow__runtime *rt)
 {
     for (int i = 0; i < rt->n_places; i++)
         flow__worker_close(&rt->workers[i]);
@@ -171,13 +169,13 @@ static int open_workers(struct flow__runtime *rt)
         describe_worker(rt, i);
     for (int i = 0; i < rt->n_places; i++)
         if (flow__worker_open(&rt->workers[i], now)) {
-            close_workers(rt);
+            flow__close_workers(rt);
             return flow__start_failed(-ENOMEM, "no memory for worker %d", i);
         }
     return 0;
 }
 
-static void tell_workers_to_end(struct flow__runtime *rt)
+void flow__tell_workers_to_end(struct flow__runtime *rt)
 {
     /* As a push into each inbox: a full barrier between this and the looks at the words. */
     exchange_seq(&rt->workers_end, true);
@@ -192,7 +190,7 @@ static int begin_threads(struct flow__runtime *rt)
                                         flow__worker_main, &rt->workers[i]);
 
         if (r) {
-            tell_workers_to_end(rt);
+            flow__tell_workers_to_end(rt);
             while (i-- > 0)
                 pthread_join(rt->workers[i].thread, NULL);
             return flow__start_failed(r, "cannot start %d worker threads: %s", rt->n_workers,
@@ -204,8 +202,8 @@ static int begin_threads(struct flow__runtime *rt)
 
 /* Waits until ready() or the deadline. Whoever changes what ready() looks at calls
  * flow__tell_quiet(). */
-static bool wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *),
-                       flow_deadline deadline)
+bool flow__wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *),
+                      flow_deadline deadline)
 {
     bool yes;
 
@@ -273,7 +271,7 @@ static int start(const struct flow_options *given)
     r = begin_threads(rt);
     if (r)
         goto monitor;
-    wait_until(rt, threads_have_begun, FLOW_FOREVER);
+    flow__wait_until(rt, threads_have_begun, FLOW_FOREVER);
     if (!rt->options.no_fatal_report)
         flow__fatal_open();
     flow__start_succeeded();
@@ -286,11 +284,11 @@ offload:
     flow__reclaim_wait();
     flow__offload_close();
 workers:
-    close_workers(rt);
+    flow__close_workers(rt);
 memory:
-    close_memory();
+    flow__close_memory();
 machine:
-    forget_machine(rt);
+    flow__forget_machine(rt);
     return r;
 }
 
@@ -304,319 +302,12 @@ int flow_start(const struct flow_options *options)
     if (flow__self())
         return flow__start_failed(-EPERM, "flow_start was called in a coroutine");
     pthread_once(&fork_once, prepare_fork);
-    flow__lock(&start_lock);
+    flow__lock(&flow__start_lock);
     if (load_acquire(&flow__runtime.state) != FLOW__STOPPED)
         r = flow__start_failed(-EALREADY, "the runtime runs already");
     else
         r = start(options);
-    flow__unlock(&start_lock);
-    return r;
-}
-
-/* ---- stopping ---- */
-
-static void cancel_blocks(struct flow__worker *w, struct flow__task *first, uint32_t n)
-{
-    for (struct flow__task *t = first; t < first + n; t++) {
-        uint64_t life = load_acquire(&t->life);
-
-        if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
-            flow__cancel_block(w, t);
-    }
-}
-
-/* Cancels every task, and every foreign thread's wait. */
-static void cancel_all(void)
-{
-    struct flow__registry *r = &flow__registry;
-    struct flow__task *self = flow__self();
-    struct flow__worker *w = self ? self->home : NULL;
-
-    cancel_blocks(w, r->base, load_relaxed(&r->used));
-    cancel_blocks(w, r->base + r->n_blocks, r->used_stand_ins);
-}
-
-/* Ends also those waits of foreign threads that cancellation does not: no task will run any more.
- */
-static void release_foreign_threads(void)
-{
-    struct flow__registry *r = &flow__registry;
-
-    for (struct flow__task *t = r->base + r->n_blocks;
-         t < r->base + r->n_blocks + r->used_stand_ins; t++)
-        flow__win(NULL, t, flow__epoch_of(load_acquire(&t->wait)), FLOW__WAIT_CANCELLED);
-}
-
-static bool is_empty(struct flow__runtime *rt)
-{
-    return flow__live_tasks() == 0 && load_seq(&rt->foreign_waiting) == 0;
-}
-
-/* A task spawned in the moment in which all others were cancelled may have been missed, so
- * they are cancelled again as long as some are left. */
-static void cancel_until_empty(struct flow__runtime *rt, flow_deadline deadline)
-{
-    bool over = false;
-
-    while (!over && flow__sys.now() < deadline) {
-        flow_deadline next = flow_after(CANCEL_AGAIN_NS);
-
-        over = wait_until(rt, is_empty, next < deadline ? next : deadline);
-        if (!over)
-            cancel_all();
-    }
-}
-
-static bool threads_have_left(struct flow__runtime *rt)
-{
-    return load_seq(&rt->threads_left) == rt->n_workers && load_seq(&rt->foreign_waiting) == 0;
-}
-
-static bool helpers_have_let_go(struct flow__runtime *rt)
-{
-    (void)rt;
-    return !flow__offload_busy();
-}
-
-static bool is_over_or_dead(struct flow__runtime *rt)
-{
-    /* A coroutine has asked for the end: as in cancel_until_empty(). */
-    if (load_relaxed(&rt->state) == FLOW__STOPPING)
-        cancel_all();
-    return flow__live_tasks() == 0 || flow__nothing_can_happen();
-}
-
-/* Without worker threads nobody but us can bring the tasks to their end. Whoever drives
- * just now is sent away first, and we keep the driver's seat until all is closed. */
-static bool take_the_seat(struct flow__runtime *rt, flow_deadline deadline)
-{
-    for (;;) {
-        uint32_t nobody = 0;
-
-        if (cas_acquire(&rt->driver, &nobody, 1))
-            return true;
-        if (flow__sys.now() >= deadline)
-            return false;
-        flow__parker_notify(&rt->workers[0].parker);
-        flow__wait_for_driver(deadline);
-    }
-}
-
-static void leave_the_seat(struct flow__runtime *rt)
-{
-    if (exchange_seq(&rt->driver, 0) == 2)
-        flow__sys.futex_wake(&rt->driver, INT32_MAX);
-}
-
-static int drive(struct flow__worker *w, flow_deadline deadline, bool for_stop);
-
-static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
-{
-    int n = 0;
-
-    while (flow__live_tasks() > 0) {
-        bool was_dead = n == -EDEADLK;
-
-        n = drive(&rt->workers[0], deadline, true);
-        if (flow__sys.now() >= deadline || (was_dead && n == -EDEADLK))
-            return;
-        if (n == -EDEADLK)
-            cancel_all();
-    }
-}
-
-static void free_details(void)
-{
-    uint32_t used = load_relaxed(&flow__registry.used);
-
-    for (uint32_t i = 0; i < used; i++)
-        flow__sys.release(load_relaxed(&flow__registry.base[i].detail));
-}
-
-static void close_all(struct flow__runtime *rt)
-{
-    /* [STOP-2] release: pairs with [STOP-1]. */
-    store_release(&rt->state, FLOW__STOPPED);
-    flow__stall_close();
-    flow__reclaim_wait();
-    for (int i = 0; i < rt->n_workers; i++)
-        pthread_join(rt->workers[i].thread, NULL);
-    flow__offload_close();
-    flow__fatal_close();
-    flow__reclaim_drain();
-    free_details();
-    close_workers(rt);
-    close_memory();
-    forget_machine(rt);
-}
-
-static int stop(flow_deadline deadline)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    flow_deadline patience;
-    uint64_t left;
-
-    exchange_seq(&rt->state,
-                 FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
-    if (!load_relaxed(&rt->workers_end)) {
-        cancel_all();
-        if (rt->n_workers == 0 && !take_the_seat(rt, deadline))
-            return -EBUSY;
-        if (rt->n_workers == 0)
-            drive_until_empty(rt, deadline);
-        else
-            cancel_until_empty(rt, deadline);
-    }
-    tell_workers_to_end(rt);
-    release_foreign_threads();
-    if (rt->n_workers == 0) {
-        exchange_seq(&rt->driver, 3); /* for good: nobody waits for the seat any more */
-        flow__sys.futex_wake(&rt->driver, INT32_MAX);
-    }
-    patience = flow_after(STOP_PATIENCE_NS);
-    if (patience < deadline)
-        patience = deadline;
-    if (!wait_until(rt, threads_have_left, patience))
-        return -EBUSY;
-    flow__offload_orphan();
-    if (!wait_until(rt, helpers_have_let_go, patience))
-        return -EBUSY;
-    left = flow__live_tasks();
-    close_all(rt);
-    leave_the_seat(rt);
-    return left > INT32_MAX ? INT32_MAX : (int)left;
-}
-
-static int request_stop(struct flow__runtime *rt)
-{
-    int running = FLOW__RUNNING_STATE;
-
-    if (cas_seq(&rt->state, &running, FLOW__STOPPING))
-        cancel_all();
-    return 0;
-}
-
-int flow_stop(flow_deadline deadline)
-{
-    static flow__atomic(bool) busy;
-    struct flow__runtime *rt = &flow__runtime;
-    int state = load_acquire(&rt->state), r;
-    bool apart;
-
-    if (state == FLOW__FORKED)
-        return -ENOTSUP;
-    if (state == FLOW__STOPPED)
-        return 0;
-    if (flow__self())
-        return request_stop(rt);
-    if (flow__owned_worker)
-        return -EPERM; /* a worker outside of coroutines: a handler of exit() */
-    if (exchange_seq(&busy, true))
-        return -EALREADY;
-    flow__lock(&start_lock);
-    apart = flow__foreign_stands_by(true);
-    r = load_acquire(&rt->state) == FLOW__STOPPED ? 0 : stop(deadline);
-    flow__foreign_stands_by(apart);
-    flow__unlock(&start_lock);
-    store_release(&busy, false);
-    return r;
-}
-
-/* ---- running and driving ---- */
-
-static int drive(struct flow__worker *w, flow_deadline deadline, bool for_stop)
-{
-    int64_t n;
-
-    flow__owned_worker = w;
-    flow__fp_save(&w->fp);
-    flow__fatal_stack_open(&w->signal_stack);
-#ifdef FLOW__TSAN
-    w->strand.fiber = __tsan_get_current_fiber();
-#endif
-    n = flow__worker_drive(w, deadline, for_stop);
-    flow__fatal_stack_close(&w->signal_stack);
-    flow__owned_worker = NULL;
-    return n > INT32_MAX ? INT32_MAX : (int)n;
-}
-
-int flow_drive(flow_deadline deadline)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    uint32_t nobody = 0;
-    bool apart;
-    int r;
-
-    if (flow__self())
-        return -EPERM;
-    r = flow__foreign_enter();
-    if (r)
-        return r;
-    /* Once we have the seat, flow_stop waits for us to leave it. */
-    if (rt->n_workers > 0)
-        r = -EINVAL;
-    else if (!cas_acquire(&rt->driver, &nobody, 1))
-        r = -EBUSY;
-    flow__foreign_leave();
-    if (r)
-        return r;
-    apart = flow__foreign_stands_by(true);
-    r = drive(&rt->workers[0], deadline, false);
-    flow__foreign_stands_by(apart);
-    leave_the_seat(rt);
-    if (r == -EDEADLK)
-        flow_dump(STDERR_FILENO);
-    return r;
-}
-
-/* Until all tasks have ended: 0, or -EDEADLK. */
-static int run_to_the_end(struct flow__runtime *rt)
-{
-    if (rt->n_workers == 0) {
-        while (flow__live_tasks() > 0) {
-            int r = flow_drive(FLOW_FOREVER);
-
-            if (r == -EDEADLK)
-                return r;
-            if (r == -EBUSY)
-                flow__wait_for_driver(FLOW_FOREVER);
-        }
-        return 0;
-    }
-    wait_until(rt, is_over_or_dead, FLOW_FOREVER);
-    if (flow__live_tasks() == 0)
-        return 0;
-    flow_dump(STDERR_FILENO);
-    return -EDEADLK;
-}
-
-static int run_root(struct flow__runtime *rt, flow_fn fn, void *arg, flow_result *out)
-{
-    flow_task root;
-    int r = flow_spawn(&root, fn, arg);
-
-    if (r)
-        return r;
-    r = run_to_the_end(rt);
-    return r ? r : flow_join(root, out, FLOW_FOREVER);
-}
-
-int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    bool apart;
-    int r = flow_start(options);
-
-    if (r)
-        return r;
-    apart = flow__foreign_stands_by(true);
-    /* Counted, so that another thread's flow_stop does not take the runtime away under us. */
-    fetch_add_seq(&rt->foreign_waiting, 1);
-    r = run_root(rt, fn, arg, out);
-    fetch_sub_seq(&rt->foreign_waiting, 1);
-    flow__tell_quiet();
-    flow_stop(FLOW_FOREVER);
-    flow__foreign_stands_by(apart);
+    flow__unlock(&flow__start_lock);
     return r;
 }
 

@@ -12,6 +12,7 @@
  *   others' rings, and LIFO slots that have lain untouched for a while.
  * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
  * timers are armed); the inbox at every one. */
+#include "core/queues.h"
 #include "core/start.h"
 #include "core/worker.h"
 
@@ -26,8 +27,6 @@
 #define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
 #define DOZE_NS              100000 /* see park() */
 #define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
-#define AHEAD                12     /* places in the shared queue */
-#define GRAB                 (FLOW__RING_SIZE / 2)
 #define TRIM_AFTER_NS        1000000000
 #define TRIM_SLICE           2048
 #define TRIM_KEEP            256
@@ -52,181 +51,6 @@ void flow__worker_close(struct flow__worker *w)
     flow__timers_free(&w->timers);
 }
 
-/* ---- the shared queue ---- */
-
-/* Both lines of a block that is needed soon; t may be anything. */
-static inline void fetch_block(const void *t)
-{
-    __builtin_prefetch(t, 1);
-    __builtin_prefetch((const char *)t + FLOW__CACHE_LINE, 1);
-}
-
-static void queue_append_chain(struct flow__task **task, uint32_t n)
-{
-    struct flow__shared_queue *q = &flow__runtime.queue;
-
-    for (uint32_t i = 0; i < n; i++)
-        task[i]->ahead = i + AHEAD < n ? task[i + AHEAD] : NULL;
-    flow__lock(&q->lock);
-    for (uint32_t i = 0; i < n; i++)
-        flow__list_append(&q->list, task[i]);
-    store_relaxed(&q->count, q->list.count);
-    /* Unlocking is a full barrier between the push and the look at the sleepers. */
-    flow__unlock(&q->lock);
-}
-
-/* Moves this worker's share of the shared queue into its ring. True if there was any. */
-static bool grab_shared(struct flow__worker *w)
-{
-    struct flow__shared_queue *q = &flow__runtime.queue;
-    uint64_t n;
-    struct flow__task *t;
-
-    if (load_relaxed(&q->count) == 0)
-        return false;
-    flow__lock(&q->lock);
-    n = q->list.count / (uint64_t)flow__runtime.n_places + 1;
-    if (n > GRAB)
-        n = GRAB;
-    if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
-        n = FLOW__RING_SIZE - flow__ring_count(&w->ring);
-    for (; n > 0 && (t = flow__list_take(&q->list)); n--) {
-        fetch_block(t->ahead);
-        flow__ring_push(&w->ring, t);
-    }
-    store_relaxed(&q->count, q->list.count);
-    flow__unlock(&q->lock);
-    return true;
-}
-
-/* ---- making tasks ready ---- */
-
-static void wake_searcher(struct flow__worker *w)
-{
-    struct flow__runtime *rt = &flow__runtime;
-
-    if (!flow__idle_wants_wake(&rt->idle))
-        return;
-    if (!flow__idle_wake_one(&rt->idle, &rt->workers[0].parker, sizeof rt->workers[0]))
-        return;
-    if (w)
-        flow__count(w, wakes);
-    else
-        fetch_add_relaxed(&rt->foreign_wakes, 1);
-}
-
-/* The same after a push that is no full barrier by itself. */
-static void fence_and_wake_searcher(struct flow__worker *w)
-{
-    fetch_add_seq(&flow__runtime.idle.state, 0);
-    wake_searcher(w);
-}
-
-static void push_ring(struct flow__worker *w, struct flow__task *t)
-{
-    struct flow__task *half[FLOW__RING_SIZE / 2 + 1];
-    uint32_t n;
-
-    if (flow__likely(flow__ring_push(&w->ring, t)))
-        return;
-    n = flow__ring_steal(&w->ring, (void **)half, FLOW__RING_SIZE / 2);
-    half[n++] = t;
-    queue_append_chain(half, n);
-    flow__count(w, overflows);
-}
-
-void flow__submit(struct flow__worker *w, struct flow__task *t)
-{
-    struct flow__task *older;
-
-    if (!w) {
-        queue_append_chain(&t, 1);
-        wake_searcher(NULL);
-        return;
-    }
-    if (w->n_victims == 0) {
-        /* Alone: there is no thief, and nobody to wake. */
-        older = load_relaxed(&w->lifo);
-        store_relaxed(&w->lifo, t);
-        if (older)
-            push_ring(w, older);
-        return;
-    }
-    count_up(&w->lifo_pushes, 1);
-    /* [LIFO-1] seq_cst: its release half pairs with [LIFO-2] and publishes the task; as a full
-     * barrier it orders the push before the look at who sleeps, see sync/parker.h. */
-    older = exchange_seq(&w->lifo, t);
-    if (older)
-        push_ring(w, older);
-    wake_searcher(w);
-}
-
-static void send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
-{
-    bool first = flow__inbox_push(&target->inbox, &t->link);
-
-    if (w)
-        flow__count(w, remote_wakes);
-    /* Whoever finds the inbox empty wakes its owner, for itself and those who come after. */
-    if (!first || !flow__parker_notify(&target->parker))
-        return;
-    if (w)
-        flow__count(w, wakes);
-    else
-        fetch_add_relaxed(&flow__runtime.foreign_wakes, 1);
-}
-
-void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
-{
-    if (w == target)
-        flow__list_append(&w->own, t);
-    else
-        send(w, target, t);
-}
-
-/* At home, on its worker's thread. */
-static void disarm_timer(struct flow__worker *w, struct flow__task *t)
-{
-    if (!t->timer)
-        return;
-    flow__timer_remove(&w->timers, t->timer);
-    t->timer = NULL;
-}
-
-void flow__make_ready(struct flow__worker *w, struct flow__task *t)
-{
-    /* A roaming task that wakes itself while it publishes must not be stolen
-     * yet: it takes the way through the inbox, which is read after the switch. */
-    if (w != t->home || flow__has(t, FLOW_ROAM)) {
-        send(w, t->home, t);
-        return;
-    }
-    disarm_timer(w, t);
-    flow__ready_push(&w->ready, t);
-}
-
-static void drain_inbox(struct flow__worker *w)
-{
-    struct flow__link *link = flow__inbox_take_all(&w->inbox);
-
-    while (link) {
-        struct flow__task *t = flow__task_of_link(link);
-
-        link = link->next;
-        if (!t->stack) {
-            flow__list_append(&w->own, t);
-            continue;
-        }
-        disarm_timer(w, t);
-        if (flow__has(t, FLOW_ROAM)) {
-            push_ring(w, t);
-            fence_and_wake_searcher(w);
-        } else {
-            flow__ready_push(&w->ready, t);
-        }
-    }
-}
-
 static void fire_timers(struct flow__worker *w)
 {
     struct flow__timer *timer;
@@ -246,8 +70,8 @@ static void fire_timers(struct flow__worker *w)
 static void poll(struct flow__worker *w)
 {
     fire_timers(w);
-    if (grab_shared(w))
-        wake_searcher(w);
+    if (flow__grab_shared(w))
+        flow__wake_searcher(w);
     w->until_poll = load_relaxed(&w->timers.armed) ? POLL_INTERVAL_TIMERS : POLL_INTERVAL;
 }
 
@@ -283,7 +107,7 @@ static struct flow__task *pop_unstarted(struct flow__worker *w)
         return flow__list_take(&w->own);
     t = w->n_victims ? flow__ring_pop(&w->ring) : flow__ring_pop_alone(&w->ring);
     if (t) {
-        fetch_block(flow__ring_peek(&w->ring, 4));
+        flow__fetch_block(flow__ring_peek(&w->ring, 4));
         return t;
     }
     t = flow__list_take(&w->own);
@@ -299,7 +123,7 @@ static struct flow__task *next_local(struct flow__worker *w)
     if (flow__unlikely(--w->until_poll == 0))
         poll(w);
     if (flow__unlikely(!flow__inbox_is_empty(&w->inbox)))
-        drain_inbox(w);
+        flow__drain_inbox(w);
     if (flow__ready_count(&w->ready) && w->ready_streak < FLOW__READY_STREAK && !w->start_streak) {
         w->ready_streak++;
         return flow__ready_pop(&w->ready);
@@ -333,8 +157,8 @@ void flow__after_suspension(struct flow__worker *w)
     }
     if (flow__unlikely(roamer)) {
         w->roamer = NULL;
-        push_ring(w, roamer);
-        fence_and_wake_searcher(w);
+        flow__push_ring(w, roamer);
+        flow__fence_and_wake_searcher(w);
     }
 }
 
@@ -354,7 +178,7 @@ static void resume(struct flow__worker *w, struct flow__task *t)
 {
     w->start_streak = 0;
     if (flow__unlikely(t->home != w) && !adopt(w, t)) {
-        send(w, t->home, t);
+        flow__send(w, t->home, t);
         return;
     }
     flow__count(w, switches);
@@ -406,7 +230,7 @@ static struct flow__task *steal_from(struct flow__worker *w, struct flow__worker
     flow__count(w, steals);
     flow__count_n(w, stolen, n);
     for (uint32_t i = 1; i < n; i++)
-        push_ring(w, loot[i]);
+        flow__push_ring(w, loot[i]);
     return loot[0];
 }
 
@@ -538,16 +362,6 @@ static void trim_if_due(struct flow__worker *w)
     w->trim_at = flow__stacks_trim(TRIM_SLICE, TRIM_KEEP) ? now + 20000000 : INT64_MAX;
 }
 
-void flow__tell_quiet(void)
-{
-    struct flow__process *p = &flow__process;
-
-    if (!load_seq(&p->quiet_waiters))
-        return;
-    fetch_add_seq(&p->quiet_word, 1);
-    flow__sys.futex_wake(&p->quiet_word, INT32_MAX);
-}
-
 /* Sleeps until there may be work. */
 static void park(struct flow__worker *w, int64_t deadline)
 {
@@ -579,7 +393,7 @@ static void stop_searching(struct flow__worker *w, bool found)
         return;
     w->searching = false;
     if (flow__idle_end_search(&flow__runtime.idle) && found)
-        wake_searcher(w);
+        flow__wake_searcher(w);
 }
 
 /* Work from elsewhere, or NULL after a sleep or at the end. */
@@ -651,7 +465,7 @@ static int64_t run_round(struct flow__worker *w)
     struct flow__task *t;
 
     poll(w);
-    drain_inbox(w);
+    flow__drain_inbox(w);
     started = flow__ready_count(&w->ready);
     unstarted = flow__ring_count(&w->ring) + w->own.count +
                 load_relaxed(&flow__runtime.queue.count) + (load_relaxed(&w->lifo) != NULL);
@@ -659,7 +473,7 @@ static int64_t run_round(struct flow__worker *w)
         dispatch(w, flow__ready_pop(&w->ready));
     for (; unstarted > 0; unstarted--, n++) {
         t = pop_unstarted(w);
-        if (!t && grab_shared(w))
+        if (!t && flow__grab_shared(w))
             t = pop_unstarted(w);
         if (!t)
             break; /* joined by one of the others, and so run */
@@ -708,51 +522,4 @@ int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_st
                            for_stop))
             return -EDEADLK;
     }
-}
-
-/* ---- at rest ---- */
-
-uint64_t flow__live_tasks(void)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    uint64_t finished = 0, spawned = 0;
-
-    /* [LIVE-2] acquire: pairs with [LIVE-1]. Finished first: what is spawned meanwhile may only
-     * make the answer larger. */
-    for (int i = 0; i < rt->n_places; i++)
-        finished += load_acquire(&rt->workers[i].stats.finished);
-    for (int i = 0; i < rt->n_places; i++)
-        spawned += load_acquire(&rt->workers[i].stats.spawned);
-    return spawned + load_acquire(&rt->foreign_spawned) - finished;
-}
-
-static bool is_at_rest(struct flow__worker *w)
-{
-    return load_seq(&w->parker.word) == FLOW__PARKED && flow__inbox_is_empty_seq(&w->inbox) &&
-           load_seq(&w->timers.armed) == 0 && flow__ring_is_empty_seq(&w->ring) &&
-           !load_seq(&w->lifo);
-}
-
-static bool look_for_rest(uint64_t *announced)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    int64_t outside = 0;
-
-    *announced = 0;
-    for (int i = 0; i < rt->n_places; i++) {
-        if (!is_at_rest(&rt->workers[i]))
-            return false;
-        *announced += load_seq(&rt->workers[i].stats.announced);
-        outside += load_seq(&rt->workers[i].stats.outside);
-    }
-    return outside == 0 && load_seq(&rt->queue.count) == 0 && load_seq(&rt->offloads_open) == 0 &&
-           load_seq(&flow__process.foreign_threads) == 0;
-}
-
-/* Twice, with no worker having woken in between: then both looks saw one state. */
-bool flow__nothing_can_happen(void)
-{
-    uint64_t before, after;
-
-    return look_for_rest(&before) && look_for_rest(&after) && before == after;
 }

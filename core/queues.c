@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Queues of ready tasks: the shared one, a worker's ring, LIFO slot and inbox. Which
+ * is looked at when is the scheduler's business; here tasks are put in, moved on, and
+ * sleepers woken for them. */
+#include "core/queues.h"
+
+#define AHEAD 12 /* places in the shared queue, for prefetching */
+#define GRAB  (FLOW__RING_SIZE / 2)
+
+/* ---- the shared queue ---- */
+
+static void queue_append_chain(struct flow__task **task, uint32_t n)
+{
+    struct flow__shared_queue *q = &flow__runtime.queue;
+
+    for (uint32_t i = 0; i < n; i++)
+        task[i]->ahead = i + AHEAD < n ? task[i + AHEAD] : NULL;
+    flow__lock(&q->lock);
+    for (uint32_t i = 0; i < n; i++)
+        flow__list_append(&q->list, task[i]);
+    store_relaxed(&q->count, q->list.count);
+    /* Unlocking is a full barrier between the push and the look at the sleepers. */
+    flow__unlock(&q->lock);
+}
+
+bool flow__grab_shared(struct flow__worker *w)
+{
+    struct flow__shared_queue *q = &flow__runtime.queue;
+    uint64_t n;
+    struct flow__task *t;
+
+    if (load_relaxed(&q->count) == 0)
+        return false;
+    flow__lock(&q->lock);
+    n = q->list.count / (uint64_t)flow__runtime.n_places + 1;
+    if (n > GRAB)
+        n = GRAB;
+    if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
+        n = FLOW__RING_SIZE - flow__ring_count(&w->ring);
+    for (; n > 0 && (t = flow__list_take(&q->list)); n--) {
+        flow__fetch_block(t->ahead);
+        flow__ring_push(&w->ring, t);
+    }
+    store_relaxed(&q->count, q->list.count);
+    flow__unlock(&q->lock);
+    return true;
+}
+
+/* ---- making tasks ready ---- */
+
+void flow__wake_searcher(struct flow__worker *w)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    if (!flow__idle_wants_wake(&rt->idle))
+        return;
+    if (!flow__idle_wake_one(&rt->idle, &rt->workers[0].parker, sizeof rt->workers[0]))
+        return;
+    if (w)
+        flow__count(w, wakes);
+    else
+        fetch_add_relaxed(&rt->foreign_wakes, 1);
+}
+
+void flow__fence_and_wake_searcher(struct flow__worker *w)
+{
+    fetch_add_seq(&flow__runtime.idle.state, 0);
+    flow__wake_searcher(w);
+}
+
+void flow__push_ring(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *half[FLOW__RING_SIZE / 2 + 1];
+    uint32_t n;
+
+    if (flow__likely(flow__ring_push(&w->ring, t)))
+        return;
+    n = flow__ring_steal(&w->ring, (void **)half, FLOW__RING_SIZE / 2);
+    half[n++] = t;
+    queue_append_chain(half, n);
+    flow__count(w, overflows);
+}
+
+void flow__submit(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__task *older;
+
+    if (!w) {
+        queue_append_chain(&t, 1);
+        flow__wake_searcher(NULL);
+        return;
+    }
+    if (w->n_victims == 0) {
+        /* Alone: there is no thief, and nobody to wake. */
+        older = load_relaxed(&w->lifo);
+        store_relaxed(&w->lifo, t);
+        if (older)
+            flow__push_ring(w, older);
+        return;
+    }
+    count_up(&w->lifo_pushes, 1);
+    /* [LIFO-1] seq_cst: its release half pairs with [LIFO-2] and publishes the task; as a full
+     * barrier it orders the push before the look at who sleeps, see sync/parker.h. */
+    older = exchange_seq(&w->lifo, t);
+    if (older)
+        flow__push_ring(w, older);
+    flow__wake_searcher(w);
+}
+
+void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
+{
+    bool first = flow__inbox_push(&target->inbox, &t->link);
+
+    if (w)
+        flow__count(w, remote_wakes);
+    /* Whoever finds the inbox empty wakes its owner, for itself and those who come after. */
+    if (!first || !flow__parker_notify(&target->parker))
+        return;
+    if (w)
+        flow__count(w, wakes);
+    else
+        fetch_add_relaxed(&flow__runtime.foreign_wakes, 1);
+}
+
+void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)
+{
+    if (w == target)
+        flow__list_append(&w->own, t);
+    else
+        flow__send(w, target, t);
+}
+
+/* At home, on its worker's thread. */
+static void disarm_timer(struct flow__worker *w, struct flow__task *t)
+{
+    if (!t->timer)
+        return;
+    flow__timer_remove(&w->timers, t->timer);
+    t->timer = NULL;
+}
+
+void flow__make_ready(struct flow__worker *w, struct flow__task *t)
+{
+    /* A roaming task that wakes itself while it publishes must not be stolen
+     * yet: it takes the way through the inbox, which is read after the switch. */
+    if (w != t->home || flow__has(t, FLOW_ROAM)) {
+        flow__send(w, t->home, t);
+        return;
+    }
+    disarm_timer(w, t);
+    flow__ready_push(&w->ready, t);
+}
+
+void flow__drain_inbox(struct flow__worker *w)
+{
+    struct flow__link *link = flow__inbox_take_all(&w->inbox);
+
+    while (link) {
+        struct flow__task *t = flow__task_of_link(link);
+
+        link = link->next;
+        if (!t->stack) {
+            flow__list_append(&w->own, t);
+            continue;
+        }
+        disarm_timer(w, t);
+        if (flow__has(t, FLOW_ROAM)) {
+            flow__push_ring(w, t);
+            flow__fence_and_wake_searcher(w);
+        } else {
+            flow__ready_push(&w->ready, t);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where ready tasks wait: the calls with which one worker's loop moves them. What
+ * other rooms use (flow__submit, flow__make_ready) stands in worker.h. */
+#ifndef FLOW_CORE_QUEUES_H
+#define FLOW_CORE_QUEUES_H
+
+#include "core/worker.h"
+
+/* Both lines of a block that is needed soon; t may be anything. */
+static inline void flow__fetch_block(const void *t)
+{
+    __builtin_prefetch(t, 1);
+    __builtin_prefetch((const char *)t + FLOW__CACHE_LINE, 1);
+}
+
+/* Puts a task into w's ring; when that is full, half of it moves to the shared queue. Owner only. */
+void flow__push_ring(struct flow__worker *w, struct flow__task *t);
+
+/* Moves this worker's share of the shared queue into its ring. True if there was any. */
+bool flow__grab_shared(struct flow__worker *w);
+
+/* Takes up what other threads have sent. Owner only. */
+void flow__drain_inbox(struct flow__worker *w);
+
+/* Sends a task to its worker. w: the caller's worker or NULL. */
+void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t);
+
+/* After work was published and a full barrier: wakes a sleeper to look for it, unless somebody
+ * looks already. w: the caller's worker or NULL. */
+void flow__wake_searcher(struct flow__worker *w);
+
+/* The same after a push that is no full barrier by itself. */
+void flow__fence_and_wake_searcher(struct flow__worker *w);
+
+#endif

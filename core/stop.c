@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stopping: refuse, cancel, wait, end the threads, take everything down. On a foreign
+ * thread; a coroutine may only ask for it. */
+#include "core/fatal.h"
+#include "core/offload.h"
+#include "core/runtime.h"
+#include "core/stall.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#define CANCEL_AGAIN_NS  FLOW_MS(50)
+#define STOP_PATIENCE_NS FLOW_S(1) /* for a worker to leave its coroutine */
+
+static void cancel_blocks(struct flow__worker *w, struct flow__task *first, uint32_t n)
+{
+    for (struct flow__task *t = first; t < first + n; t++) {
+        uint64_t life = load_acquire(&t->life);
+
+        if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
+            flow__cancel_block(w, t);
+    }
+}
+
+void flow__cancel_all(void)
+{
+    struct flow__registry *r = &flow__registry;
+    struct flow__task *self = flow__self();
+    struct flow__worker *w = self ? self->home : NULL;
+
+    cancel_blocks(w, r->base, load_relaxed(&r->used));
+    cancel_blocks(w, r->base + r->n_blocks, r->used_stand_ins);
+}
+
+/* Ends also those waits of foreign threads that cancellation does not: no task will run any more.
+ */
+static void release_foreign_threads(void)
+{
+    struct flow__registry *r = &flow__registry;
+
+    for (struct flow__task *t = r->base + r->n_blocks;
+         t < r->base + r->n_blocks + r->used_stand_ins; t++)
+        flow__win(NULL, t, flow__epoch_of(load_acquire(&t->wait)), FLOW__WAIT_CANCELLED);
+}
+
+static bool is_empty(struct flow__runtime *rt)
+{
+    return flow__live_tasks() == 0 && load_seq(&rt->foreign_waiting) == 0;
+}
+
+/* A task spawned in the moment in which all others were cancelled may have been missed, so
+ * they are cancelled again as long as some are left. */
+static void cancel_until_empty(struct flow__runtime *rt, flow_deadline deadline)
+{
+    bool over = false;
+
+    while (!over && flow__sys.now() < deadline) {
+        flow_deadline next = flow_after(CANCEL_AGAIN_NS);
+
+        over = flow__wait_until(rt, is_empty, next < deadline ? next : deadline);
+        if (!over)
+            flow__cancel_all();
+    }
+}
+
+static bool threads_have_left(struct flow__runtime *rt)
+{
+    return load_seq(&rt->threads_left) == rt->n_workers && load_seq(&rt->foreign_waiting) == 0;
+}
+
+static bool helpers_have_let_go(struct flow__runtime *rt)
+{
+    (void)rt;
+    return !flow__offload_busy();
+}
+
+static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
+{
+    int n = 0;
+
+    while (flow__live_tasks() > 0) {
+        bool was_dead = n == -EDEADLK;
+
+        n = flow__drive_seated(&rt->workers[0], deadline, true);
+        if (flow__sys.now() >= deadline || (was_dead && n == -EDEADLK))
+            return;
+        if (n == -EDEADLK)
+            flow__cancel_all();
+    }
+}
+
+static void free_details(void)
+{
+    uint32_t used = load_relaxed(&flow__registry.used);
+
+    for (uint32_t i = 0; i < used; i++)
+        flow__sys.release(load_relaxed(&flow__registry.base[i].detail));
+}
+
+static void close_all(struct flow__runtime *rt)
+{
+    /* [STOP-2] release: pairs with [STOP-1]. */
+    store_release(&rt->state, FLOW__STOPPED);
+    flow__stall_close();
+    flow__reclaim_wait();
+    for (int i = 0; i < rt->n_workers; i++)
+        pthread_join(rt->workers[i].thread, NULL);
+    flow__offload_close();
+    flow__fatal_close();
+    flow__reclaim_drain();
+    free_details();
+    flow__close_workers(rt);
+    flow__close_memory();
+    flow__forget_machine(rt);
+}
+
+static int stop(flow_deadline deadline)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    flow_deadline patience;
+    uint64_t left;
+
+    exchange_seq(&rt->state,
+                 FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
+    if (!load_relaxed(&rt->workers_end)) {
+        flow__cancel_all();
+        if (rt->n_workers == 0 && !flow__take_the_seat(rt, deadline))
+            return -EBUSY;
+        if (rt->n_workers == 0)
+            drive_until_empty(rt, deadline);
+        else
+            cancel_until_empty(rt, deadline);
+    }
+    flow__tell_workers_to_end(rt);
+    release_foreign_threads();
+    if (rt->n_workers == 0) {
+        exchange_seq(&rt->driver, 3); /* for good: nobody waits for the seat any more */
+        flow__sys.futex_wake(&rt->driver, INT32_MAX);
+    }
+    patience = flow_after(STOP_PATIENCE_NS);
+    if (patience < deadline)
+        patience = deadline;
+    if (!flow__wait_until(rt, threads_have_left, patience))
+        return -EBUSY;
+    flow__offload_orphan();
+    if (!flow__wait_until(rt, helpers_have_let_go, patience))
+        return -EBUSY;
+    left = flow__live_tasks();
+    close_all(rt);
+    flow__leave_the_seat(rt);
+    return left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+static int request_stop(struct flow__runtime *rt)
+{
+    int running = FLOW__RUNNING_STATE;
+
+    if (cas_seq(&rt->state, &running, FLOW__STOPPING))
+        flow__cancel_all();
+    return 0;
+}
+
+int flow_stop(flow_deadline deadline)
+{
+    static flow__atomic(bool) busy;
+    struct flow__runtime *rt = &flow__runtime;
+    int state = load_acquire(&rt->state), r;
+    bool apart;
+
+    if (state == FLOW__FORKED)
+        return -ENOTSUP;
+    if (state == FLOW__STOPPED)
+        return 0;
+    if (flow__self())
+        return request_stop(rt);
+    if (flow__owned_worker)
+        return -EPERM; /* a worker outside of coroutines: a handler of exit() */
+    if (exchange_seq(&busy, true))
+        return -EALREADY;
+    flow__lock(&flow__start_lock);
+    apart = flow__foreign_stands_by(true);
+    r = load_acquire(&rt->state) == FLOW__STOPPED ? 0 : stop(deadline);
+    flow__foreign_stands_by(apart);
+    flow__unlock(&flow__start_lock);
+    store_release(&busy, false);
+    return r;
+}
