@@ -134,10 +134,10 @@ void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct
 /* At home, on its worker's thread. */
 static void disarm_timer(struct flow__worker *w, struct flow__task *t)
 {
-    if (!t->timer)
+    if (!t->timed)
         return;
-    flow__timer_remove(&w->timers, t->timer);
-    t->timer = NULL;
+    t->timed = false;
+    flow__timer_remove(&w->timers, &t->timer);
 }
 
 void flow__make_ready(struct flow__worker *w, struct flow__task *t)

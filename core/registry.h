@@ -51,7 +51,7 @@ struct flow__task *flow__block_refill(struct flow__block_cache *cache);
 void flow__block_flush(struct flow__block_cache *cache);
 
 /* A free block, or NULL: life has its generation and FREE, wait its old epoch,
- * timer, stack and detail are NULL. */
+ * stack and detail are NULL, timed is false. */
 static inline struct flow__task *flow__block_take(struct flow__block_cache *cache)
 {
     struct flow__link *link = cache->list;

@@ -26,6 +26,7 @@
 #define START_STREAK         16
 #define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
 #define DOZE_NS              100000 /* see park() */
+#define NEAR_NS              10000  /* see wait_for_near_timer() */
 #define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
 #define TRIM_AFTER_NS        1000000000
 #define TRIM_SLICE           2048
@@ -54,6 +55,7 @@ void flow__worker_close(struct flow__worker *w)
 static void fire_timers(struct flow__worker *w)
 {
     struct flow__timer *timer;
+    struct flow__task *t;
     int64_t now;
 
     if (load_relaxed(&w->timers.armed) == 0)
@@ -61,9 +63,10 @@ static void fire_timers(struct flow__worker *w)
     now = flow__sys.now();
     while ((timer = flow__timers_expired(&w->timers, now))) {
         flow__count(w, timers_fired);
-        timer->task->timer = NULL;
+        t = flow__task_of_timer(timer);
+        t->timed = false;
         /* Lost if a waker was first: then the task is on its way through the inbox. */
-        flow__win(w, timer->task, timer->epoch, FLOW__WAIT_TIMED_OUT);
+        flow__win(w, t, flow__epoch_of(load_relaxed(&t->wait)), FLOW__WAIT_TIMED_OUT);
     }
 }
 
@@ -411,6 +414,26 @@ static struct flow__task *find_work(struct flow__worker *w)
     return t;
 }
 
+/* When the next timer is nearer than a sleep and a wake take, waits for it awake. False if it is
+ * not, or if this runtime must not spin. */
+static bool wait_for_near_timer(struct flow__worker *w)
+{
+    int64_t next = flow__timers_next(&w->timers), now;
+
+    if (next == INT64_MAX || w->spin_max_ns == 0 || w->searching)
+        return false;
+    now = flow__sys.now();
+    if (next - now > NEAR_NS)
+        return false;
+    while (now < next && flow__inbox_is_empty(&w->inbox) &&
+           !load_relaxed(&flow__runtime.queue.count) && !load_relaxed(&flow__runtime.workers_end)) {
+        for (int i = 0; i < PAUSES_PER_LOOK / 4; i++)
+            flow__pause();
+        now = flow__sys.now();
+    }
+    return true;
+}
+
 static void run_until_end(struct flow__worker *w)
 {
     while (!load_relaxed(&flow__runtime.workers_end)) {
@@ -425,6 +448,8 @@ static void run_until_end(struct flow__worker *w)
             dispatch(w, t);
             continue;
         }
+        if (wait_for_near_timer(w))
+            continue;
         park(w, park_deadline(w));
         trim_if_due(w);
     }

@@ -26,6 +26,7 @@
 
 #include "core/check.h"
 #include "core/strand.h"
+#include "core/timer.h"
 #include "sync/atomic.h"
 #include "sync/inbox.h"
 #include "sync/reclaim.h"
@@ -33,7 +34,6 @@
 #include <flowcoro/task.h>
 
 struct flow__worker;
-struct flow__timer;
 
 enum { /* life */
        FLOW__LIFE_FINISHED = 1,
@@ -97,21 +97,21 @@ struct flow__task {
         struct { /* until it starts */
             flow_fn fn;
             void *arg;
+            struct flow__task *ahead; /* some places behind it in the shared queue; for prefetching */
         };
-        flow_result result; /* from its end on */
+        struct flow__timer timer; /* while `timed`: of the present suspension; home worker only */
+        flow_result result;       /* from its end on */
     };
     struct flow__task *joiner; /* guarded by JOINING and WAITING */
     uint64_t joiner_epoch;
-    struct flow__timer *timer; /* armed for the present suspension; home worker only */
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
     char *stack; /* lowest address of its stack slot, NULL before it starts */
-    flow__atomic(uint32_t)
-        flags; /* constant from the spawn on; a late waker may read it beside the next spawn */
+    flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the
+                                     next spawn */
     uint8_t stack_class;
+    bool timed;
     flow__atomic(uint8_t) why;
-    struct flow__task
-        *ahead; /* a task some places behind it in the shared queue; only ever prefetched */
 } __attribute__((aligned(128)));
 
 #if !defined(FLOW__ASAN) && !defined(FLOW__TSAN)
@@ -121,6 +121,11 @@ _Static_assert(sizeof(struct flow__task) == 128, "a queued task costs two cache 
 static inline struct flow__task *flow__task_of_link(struct flow__link *link)
 {
     return (struct flow__task *)((char *)link - offsetof(struct flow__task, link));
+}
+
+static inline struct flow__task *flow__task_of_timer(struct flow__timer *timer)
+{
+    return (struct flow__task *)((char *)timer - offsetof(struct flow__task, timer));
 }
 
 static inline bool flow__has(struct flow__task *t, uint32_t flag)

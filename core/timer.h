@@ -25,15 +25,11 @@
 #define FLOW__WHEEL_LEVELS 8
 #define FLOW__WHEEL_SLOTS  64
 
-struct flow__task;
-
 struct flow__timer {
     struct flow__timer *next, **link; /* in a wheel slot */
     int64_t deadline;
     uint32_t where; /* see timer.c */
     uint32_t heap_index;
-    struct flow__task *task; /* whom it wakes */
-    uint64_t epoch;          /* and from which suspension */
 };
 
 struct flow__heap_entry {

@@ -161,8 +161,6 @@ static __attribute__((noinline)) void leave_with_fp_environment(struct flow__tas
 
 int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline)
 {
-    struct flow__timer timer;
-
     if (flow__unlikely(flow__has(self, FLOW__IS_THREAD)))
         return wait_as_thread(self, epoch, deadline);
 
@@ -171,10 +169,8 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
     if (deadline != FLOW_FOREVER && is_armed(load_relaxed(&self->wait), epoch)) {
         struct flow__worker *w = self->home;
 
-        timer.task = self;
-        timer.epoch = epoch;
-        self->timer = &timer;
-        flow__timer_add(&w->timers, &timer, deadline);
+        self->timed = true;
+        flow__timer_add(&w->timers, &self->timer, deadline);
         flow__count(w, timers_armed);
     }
     if (flow__unlikely(flow__has(self, FLOW_FP_ENVIRONMENT)))

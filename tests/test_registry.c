@@ -35,7 +35,7 @@ static struct flow__task *take(struct flow__block_cache *cache, uint8_t self)
     /* As promised. The generation is never 0. */
     EXPECT_EQ((uint32_t)load_relaxed(&t->life), FLOW__LIFE_FREE);
     EXPECT(flow__generation_of(load_relaxed(&t->life)) >= 1);
-    EXPECT(!t->timer && !t->stack && !load_relaxed(&t->detail));
+    EXPECT(!t->timed && !t->stack && !load_relaxed(&t->detail));
     return t;
 }
 
