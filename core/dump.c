@@ -48,6 +48,14 @@ static const char *reason_of(struct flow__task *t)
     return text[load_relaxed(&t->why)];
 }
 
+/* The field of a free block holds something else, and a block may become free just now. */
+static bool is_worker(const struct flow__worker *w)
+{
+    const struct flow__worker *first = flow__runtime.workers;
+
+    return w >= first && w < first + flow__runtime.n_places;
+}
+
 /* Reads what the task's worker may be writing: a line may be a moment out of date. */
 static flow__unsanitized void describe(struct output *o, struct flow__task *t, uint64_t life,
                                        struct flow__detail *detail)
@@ -61,8 +69,8 @@ static flow__unsanitized void describe(struct output *o, struct flow__task *t, u
                  "task %#llx \"%s\" %s%s, waits for %s, worker %d, stack %zu KiB, spawned at %p\n",
                  (unsigned long long)flow__id_of(t, life), detail ? detail->name : "", state_of(t),
                  flow__is_cancelled(t) ? ", cancelled" : "", reason_of(t),
-                 home && t->stack ? home->index : -1, flow__stack_bytes(t->stack_class) / 1024,
-                 t->spawn_site);
+                 is_worker(home) && t->stack ? home->index : -1,
+                 flow__stack_bytes(t->stack_class) / 1024, t->spawn_site);
     o->n += (size_t)n;
 }
 

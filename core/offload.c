@@ -42,6 +42,7 @@ struct flow_lane {
     struct job *first, **last;
     struct job *running; /* all that are RUNNING, in no order */
     unsigned n_queued, n_idle, n_threads, n_running, references;
+    unsigned n_callers; /* inside flow_offload; they look at the lane until they return */
     bool closing;
     flow__atomic(uint32_t) bell; /* changes when there is something for idle helpers */
     /* Constant. */
@@ -273,7 +274,7 @@ static int unlist(flow_lane *lane)
     if (!*at)
         return -EINVAL;
     flow__lock(&lane->lock);
-    busy = lane->n_queued || lane->n_running;
+    busy = lane->n_queued || lane->n_running || lane->n_callers;
     lane->closing = !busy;
     flow__unlock(&lane->lock);
     if (busy)
@@ -392,6 +393,7 @@ static int submit(flow_lane *lane, struct job *job, flow_deadline deadline)
     int r = 0;
 
     flow__lock(&lane->lock);
+    lane->n_callers++;
     if (lane->closing)
         r = -ESHUTDOWN;
     else if (lane->n_queued >= lane->max_queued && deadline == FLOW_NOW)
@@ -446,6 +448,15 @@ static enum job_state withdraw(flow_lane *lane, struct job *job, struct flow__ta
     return state;
 }
 
+/* The caller returns. */
+static void leave_lane(flow_lane *lane)
+{
+    flow__lock(&lane->lock);
+    lane->n_callers--;
+    flow__unlock(&lane->lock);
+    fetch_sub_seq(&flow__runtime.offloads_open, 1);
+}
+
 /* Queues the job and waits for it. *state: what became of it; 0 only if it is DONE. */
 static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadline,
                          enum job_state *state)
@@ -464,7 +475,7 @@ static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadlin
     if (r) {
         if (!flow__disarm(self, job->epoch))
             flow__wait(self, job->epoch, FLOW__WHY_OFFLOAD, FLOW_FOREVER);
-        fetch_sub_seq(&rt->offloads_open, 1);
+        leave_lane(lane);
         return r;
     }
     *state = DONE;
@@ -478,7 +489,7 @@ static int run_elsewhere(flow_lane *lane, struct job *job, flow_deadline deadlin
         if (*state == DONE)
             r = 0;
     }
-    fetch_sub_seq(&rt->offloads_open, 1);
+    leave_lane(lane);
     return r;
 }
 

@@ -97,7 +97,8 @@ struct flow__task {
         struct { /* until it starts */
             flow_fn fn;
             void *arg;
-            struct flow__task *ahead; /* some places behind it in the shared queue; for prefetching */
+            struct flow__task
+                *ahead; /* some places behind it in the shared queue; for prefetching */
         };
         struct flow__timer timer; /* while `timed`: of the present suspension; home worker only */
         flow_result result;       /* from its end on */
@@ -106,7 +107,7 @@ struct flow__task {
     uint64_t joiner_epoch;
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
-    char *stack; /* lowest address of its stack slot, NULL before it starts */
+    char *stack;                  /* lowest address of its stack slot, NULL before it starts */
     flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the
                                      next spawn */
     uint8_t stack_class;
