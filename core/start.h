@@ -59,6 +59,21 @@ static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_
     return header;
 }
 
+/* Whoever starts the next task but one needs a stack that may be cold. */
+static inline void flow__after_first_suspension(struct flow__worker *w, int class_index)
+{
+    uint32_t n = w->stacks.n[class_index];
+
+    if (n > 1) {
+        const char *top =
+            (const char *)flow__stack_top(w->stacks.slot[class_index][n - 2], class_index);
+
+        for (int line = 0; line < 4; line++)
+            __builtin_prefetch(top - line * FLOW__CACHE_LINE, 1);
+    }
+    flow__after_suspension(w);
+}
+
 /* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
  * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened.
  * from_own_fp: the caller has an FP environment of its own. */
@@ -93,7 +108,7 @@ static inline long flow__start(struct flow__worker *w, struct flow__strand *from
     if (flow__likely(r == FLOW__FINISHED))
         flow__return_stack(w, class_index, slot);
     else
-        flow__after_suspension(w);
+        flow__after_first_suspension(w, class_index);
     return r;
 }
 
