@@ -40,6 +40,23 @@ int flow__reserve_slowly(struct flow__worker *w)
     return flow__timers_reserve(&w->timers, n);
 }
 
+/* ---- the first suspension ---- */
+
+/* Whoever starts the next task but one needs a stack that may be cold. */
+void flow__after_first_suspension(struct flow__worker *w, int class_index)
+{
+    uint32_t n = w->stacks.n[class_index];
+
+    if (n > 1) {
+        char *slot = w->stacks.slot[class_index][n - 2];
+        const char *top = (const char *)flow__stack_top(slot, class_index);
+
+        for (int line = 0; line < 4; line++)
+            __builtin_prefetch(top - line * FLOW__CACHE_LINE, 1);
+    }
+    flow__after_suspension(w);
+}
+
 /* ---- the end ---- */
 
 /* Nobody has its handle yet, so nobody else writes its life. */

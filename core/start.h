@@ -59,20 +59,8 @@ static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_
     return header;
 }
 
-/* Whoever starts the next task but one needs a stack that may be cold. */
-static inline void flow__after_first_suspension(struct flow__worker *w, int class_index)
-{
-    uint32_t n = w->stacks.n[class_index];
-
-    if (n > 1) {
-        const char *top =
-            (const char *)flow__stack_top(w->stacks.slot[class_index][n - 2], class_index);
-
-        for (int line = 0; line < 4; line++)
-            __builtin_prefetch(top - line * FLOW__CACHE_LINE, 1);
-    }
-    flow__after_suspension(w);
-}
+/* What the worker does when a task has suspended for the first time. */
+void flow__after_first_suspension(struct flow__worker *w, int class_index);
 
 /* Starts a task by calling it from `from`, which runs on w's thread. FLOW__FINISHED: it has
  * ended, its block may be gone. FLOW__SUSPENDED. -ENOMEM: no stack, nothing has happened.
