@@ -78,7 +78,7 @@ int main(int argc, char **argv)
     flow_task task[8];
     flow_result r[8];
     for (int i = 0; i < 8; i++)
-        if (flow_spawn_with(&task[i], &named, argc > 1 ? throws : catches, nullptr))
+        if (flow_spawn_with(&task[i], &named, argc > 1 && i == 0 ? throws : catches, nullptr))
             return 3;
     if (flow_when_all(task, 8, r, FLOW_FOREVER))
         return 4;
