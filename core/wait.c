@@ -26,6 +26,10 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
 {
     uint64_t seen = load_relaxed(&self->wait), armed;
 
+    /* To sleep in a read-side section would hold up every grace period, and the section would be
+     * left by another coroutine. A foreign thread leaves its section before it blocks. */
+    if (flow__unlikely(flow__reclaim_inside()) && !flow__has(self, FLOW__IS_THREAD))
+        return -EDEADLK;
     do {
         if ((seen & FLOW__CANCELLED) && !shielded)
             return -ECANCELED;

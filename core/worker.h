@@ -260,8 +260,9 @@ uint64_t flow__live_tasks(void);
 
 /* ---- wait.c: suspending, always the caller's own task, or a foreign thread's stand-in ---- */
 
-/* Arms the next suspension: *epoch is what its wakers need. -ECANCELED if the task is cancelled,
- * unless shielded: then cancellation neither prevents nor ends it. */
+/* Arms the next suspension: *epoch is what its wakers need. -EDEADLK within an RCU read-side
+ * section. -ECANCELED if the task is cancelled, unless shielded: then cancellation neither prevents
+ * nor ends it. */
 int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch);
 
 /* Takes an arming back that nobody has won. False if somebody has: then

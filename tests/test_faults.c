@@ -671,6 +671,66 @@ CASE(it_works_when_little_memory_may_be_locked)
     under_locked_memory();
 }
 
+/* Two guards a mapping: mprotect runs into vm.max_map_count. Then spawning is refused, never unguarded. */
+static int advise_without_guards(void *start, size_t bytes, int advice)
+{
+    return advice == 102 /* MADV_GUARD_INSTALL */ ? -EINVAL
+                                                  : flow__sys_real.advise(start, bytes, advice);
+}
+
+static flow_result sleep_until_cancelled(void *unused)
+{
+    (void)unused;
+    return flow_err(flow_sleep_until(FLOW_FOREVER));
+}
+
+static flow_result park_forty_thousand(void *unused)
+{
+    enum { MANY = 40000 };
+    flow_task *task = calloc(MANY, sizeof *task);
+    struct flow_stats stats = {.size = sizeof stats};
+    int refused = 0;
+
+    (void)unused;
+    for (int i = 0; i < MANY; i++) {
+        int r = flow_spawn_now(&task[i], sleep_until_cancelled, NULL);
+
+        REQUIRE(r == 0 || r == -ENOMEM);
+        refused += r != 0;
+    }
+    REQUIRE(refused > 0 && refused < MANY / 2);
+    REQUIRE_EQUAL(flow_stats(&stats), 0);
+    REQUIRE(stats.guard_failures >= (uint64_t)refused);
+    child_note("mprotect guards: %d stacks, %d refused", MANY - refused, refused);
+    for (int i = 0; i < MANY; i++) {
+        if (!task[i].id)
+            continue;
+        REQUIRE_EQUAL(flow_cancel(task[i]), 0);
+        REQUIRE_EQUAL(flow_join(task[i], NULL, FLOW_FOREVER), 0);
+    }
+    free(task);
+    REQUIRE_EQUAL(flow_spawn_now(NULL, nothing, NULL), 0); /* and it goes on */
+    return flow_ok(NULL);
+}
+
+CASE(when_no_more_stack_can_be_guarded_it_is_refused)
+{
+    struct flow_options o = test_options();
+    FILE *limit = fopen("/proc/sys/vm/max_map_count", "r");
+    long maps = 0;
+
+    if (TEST_SANITIZED)
+        skip_case("40,000 live coroutines are too many for a sanitizer");
+    if (!limit || fscanf(limit, "%ld", &maps) != 1 || maps > 70000)
+        skip_case("vm.max_map_count is larger than usual");
+    fclose(limit);
+    flow__sys.advise = advise_without_guards;
+    o.stack_bytes = 16 * 1024;
+    test_start_with(&o);
+    REQUIRE_EQUAL(flow_sync_wait(park_forty_thousand, NULL, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
 CASE(on_one_cpu)
 {
     struct flow_options o = FLOW_OPTIONS_INIT;

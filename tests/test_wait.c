@@ -2,6 +2,7 @@
  *
  * Waiting: yields and their fairness, sleeps, wakers.
  * Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
+#include "sync/reclaim.h"
 #include "tests/support/test.h"
 
 #include <errno.h>
@@ -697,6 +698,26 @@ static void test_stop_ends_all_waits(void **state)
     }
 }
 
+/* ---- RCU ---- */
+
+static flow_result wait_in_a_section(void *unused)
+{
+    (void)unused;
+    flow__reclaim_enter();
+    EXPECT_EQ(flow_sleep(FLOW_MS(1)), -EDEADLK);
+    EXPECT_EQ(flow_offload(FLOW_LANE_FILE, return_argument, NULL, FLOW_FOREVER).error, -EDEADLK);
+    flow__reclaim_leave();
+    EXPECT_EQ(flow_sleep(FLOW_US(1)), 0);
+    EXPECT_EQ(flow_offload(FLOW_LANE_FILE, return_argument, NULL, FLOW_FOREVER).error, 0);
+    return flow_ok(NULL);
+}
+
+static void test_wait_in_a_read_side_section(void **state)
+{
+    (void)state;
+    test_in_coroutine(wait_in_a_section);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -714,6 +735,7 @@ int main(void)
         TEST(test_wakes_one_by_one),
         TEST(test_tasks_wake_each_other),
         TEST(test_stop_ends_all_waits),
+        TEST(test_wait_in_a_read_side_section),
     };
 
     return cmocka_run_group_tests_name("wait", tests, NULL, NULL);
