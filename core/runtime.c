@@ -8,7 +8,6 @@
 #include "core/options.h"
 #include "core/stall.h"
 #include "numa/cpu_quota.h"
-#include "numa/node_memory.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -89,7 +88,6 @@ static int read_machine(struct flow__runtime *rt)
         flow__topology_free(&rt->topology);
         return flow__start_failed(r, "cannot place %d workers: %s", rt->n_places, strerror(-r));
     }
-    rt->can_bind = rt->topology.n_nodes > 1 && flow__node_memory_probe();
     return 0;
 }
 
@@ -330,7 +328,7 @@ int flow_info(struct flow_info *info)
     info->nodes = rt->topology.n_nodes;
     info->pinned = load_relaxed(&rt->pinned);
     info->guard = guards[flow__stacks.guard];
-    info->memory_policy = rt->can_bind ? "bound" : "first-touch";
+    info->memory_policy = "first-touch";
     info->rcu = flow__reclaim_flavour();
     info->version = flow_version();
     info->libnuma = FLOW__LIBNUMA_VERSION;

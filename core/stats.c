@@ -70,7 +70,6 @@ static void read_all(struct flow_stats *s)
     s->offloaded = load_relaxed(&rt->offloaded);
     s->offload_threads = load_relaxed(&flow__process.offload_threads);
     s->guard_failures = load_relaxed(&flow__stacks.guard_failures);
-    s->bind_failures = load_relaxed(&rt->bind_failures);
     s->reclaim_pending = flow__reclaim_pending();
 }
 

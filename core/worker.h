@@ -116,7 +116,6 @@ struct flow__runtime {
     size_t workers_bytes;
     int n_workers; /* threads; 0: driven, with workers[0] as the one worker */
     int n_places;  /* workers[] entries: max(1, n_workers) */
-    bool can_bind;
     double cpu_quota;
     int default_class;
     struct flow__idle idle;
@@ -134,7 +133,6 @@ struct flow__runtime {
     flow__atomic(uint64_t) offloads_open;    /* offloaded calls whose caller waits */
     flow__atomic(uint64_t) offloads_running; /* of these, what helpers hold */
     flow__atomic(uint64_t) offloaded;
-    flow__atomic(uint64_t) bind_failures;
     flow__atomic(uint32_t)
         driver; /* 1: a thread drives; 2: and others wait for that; 3: flow_stop, for good */
 };
