@@ -17,8 +17,6 @@
 #include "core/worker.h"
 
 #include <errno.h>
-#include <string.h>
-#include <sys/mman.h>
 
 #define POLL_INTERVAL        61
 #define POLL_INTERVAL_TIMERS 8
@@ -51,6 +49,8 @@ void flow__worker_close(struct flow__worker *w)
     w->ready.entry = NULL;
     flow__timers_free(&w->timers);
 }
+
+/* ---- what comes due ---- */
 
 static void fire_timers(struct flow__worker *w)
 {

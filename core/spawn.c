@@ -178,7 +178,7 @@ static int check_options(const struct flow_spawn_options *o)
     return o->stack_bytes ? flow__stack_class(o->stack_bytes) : rt->default_class;
 }
 
-/* The least loaded of two workers of the node, chosen at random. -1: the node has none. */
+/* The worker of the node with the fewest tasks queued. -1: the node has none. */
 static int worker_of_node(int node)
 {
     struct flow__runtime *rt = &flow__runtime;

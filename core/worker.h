@@ -73,7 +73,6 @@ struct flow__worker {
 
     /* Constant while the worker runs. */
     int index, node, cpu_id;
-    bool pinned;
     pthread_t thread;
     void *signal_stack;
 
