@@ -42,8 +42,18 @@ static flow__unsanitized const char *state_of(struct flow__task *t)
 
 static const char *reason_of(struct flow__task *t)
 {
-    static const char *const text[] = {"-",     "join",  "when_all", "when_any",
-                                       "sleep", "waker", "offload"};
+    static const char *const text[] = {
+        [FLOW__WHY_NOTHING] = "-",           [FLOW__WHY_JOIN] = "join",
+        [FLOW__WHY_ALL] = "when_all",        [FLOW__WHY_ANY] = "when_any",
+        [FLOW__WHY_SLEEP] = "sleep",         [FLOW__WHY_WAKER] = "waker",
+        [FLOW__WHY_OFFLOAD] = "offload",     [FLOW__WHY_SYNC] = "sync",
+        [FLOW__WHY_SCOPE] = "scope",         [FLOW__WHY_MUTEX] = "mutex",
+        [FLOW__WHY_RWLOCK] = "rwlock",       [FLOW__WHY_SEMAPHORE] = "semaphore",
+        [FLOW__WHY_CONDITION] = "condition", [FLOW__WHY_EVENT] = "event",
+        [FLOW__WHY_WAITGROUP] = "waitgroup", [FLOW__WHY_ONCE] = "once",
+        [FLOW__WHY_BARRIER] = "barrier",     [FLOW__WHY_SEND] = "send",
+        [FLOW__WHY_RECV] = "recv",           [FLOW__WHY_SELECT] = "select",
+    };
 
     return text[load_relaxed(&t->why)];
 }

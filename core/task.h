@@ -74,6 +74,19 @@ enum flow__why { /* what a task waits for; for dumps */
                  FLOW__WHY_SLEEP,
                  FLOW__WHY_WAKER,
                  FLOW__WHY_OFFLOAD,
+                 FLOW__WHY_SYNC,
+                 FLOW__WHY_SCOPE,
+                 FLOW__WHY_MUTEX,
+                 FLOW__WHY_RWLOCK,
+                 FLOW__WHY_SEMAPHORE,
+                 FLOW__WHY_CONDITION,
+                 FLOW__WHY_EVENT,
+                 FLOW__WHY_WAITGROUP,
+                 FLOW__WHY_ONCE,
+                 FLOW__WHY_BARRIER,
+                 FLOW__WHY_SEND,
+                 FLOW__WHY_RECV,
+                 FLOW__WHY_SELECT,
 };
 
 #define FLOW__NAME_BYTES 32

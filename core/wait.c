@@ -68,26 +68,34 @@ bool flow__disarm(struct flow__task *self, uint64_t epoch)
     return false;
 }
 
-bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how)
+bool flow__claim_wait(struct flow__task *t, uint64_t epoch, unsigned how)
 {
     uint64_t seen = load_acquire(&t->wait);
 
-    while (is_armed(seen, epoch)) {
-        /* Read before the CAS: after it a stand-in's thread may go on by itself and give the block
-         * away. A task can not: it needs us to make it ready. */
-        bool is_thread = flow__has(t, FLOW__IS_THREAD);
-
+    while (is_armed(seen, epoch))
         /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
          * winner wrote for the task, which reads it after [WAIT-3]. */
-        if (!cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how))
-            continue;
-        if (is_thread)
-            flow__sys.futex_wake(low_half(t), 1); /* spurious at worst */
-        else
-            flow__make_ready(w, t);
-        return true;
-    }
+        if (cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how))
+            return true;
     return false;
+}
+
+void flow__resume_won(struct flow__worker *w, struct flow__task *t)
+{
+    /* A stand-in's thread may have gone on by itself and given the block away: to another stand-in,
+     * for which a wake is spurious at worst. A task can not: it needs us to make it ready. */
+    if (flow__unlikely(flow__has(t, FLOW__IS_THREAD)))
+        flow__sys.futex_wake(low_half(t), 1);
+    else
+        flow__make_ready(w, t);
+}
+
+bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how)
+{
+    if (!flow__claim_wait(t, epoch, how))
+        return false;
+    flow__resume_won(w, t);
+    return true;
 }
 
 void flow__wait_for_driver(flow_deadline deadline)

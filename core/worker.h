@@ -273,6 +273,11 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
  */
 bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how);
 
+/* The same in two steps, for who has something to hand over in between: what was claimed must be
+ * resumed. A foreign thread may go on as soon as it is claimed. */
+bool flow__claim_wait(struct flow__task *t, uint64_t epoch, unsigned how);
+void flow__resume_won(struct flow__worker *w, struct flow__task *t);
+
 /* Sleeps until the thread that drives has finished a round. */
 void flow__wait_for_driver(flow_deadline deadline);
 
