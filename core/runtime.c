@@ -4,10 +4,10 @@
  * seldom; flow__start_lock keeps two threads from starting and stopping at once. */
 #include "core/runtime.h"
 #include "core/fatal.h"
+#include "core/machine.h"
 #include "core/offload.h"
 #include "core/options.h"
 #include "core/stall.h"
-#include "numa/cpu_quota.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -69,34 +69,6 @@ static void prepare_fork(void)
 
 /* ---- starting ---- */
 
-static int read_machine(struct flow__runtime *rt)
-{
-    int r = flow__topology_read(&rt->topology, NULL), n = rt->options.workers;
-
-    if (r)
-        return flow__start_failed(r, "cannot read the CPUs of this machine: %s", strerror(-r));
-    rt->cpu_quota = flow__cpu_quota(NULL);
-    if (n == FLOW_WORKERS_AUTO)
-        n = flow__placement_default_workers(&rt->topology, rt->cpu_quota);
-    if (n > FLOW__MAX_WORKERS)
-        n = FLOW__MAX_WORKERS;
-    rt->n_workers = n;
-    rt->n_places = n > 0 ? n : 1;
-    r = flow__placement_make(&rt->placement, &rt->topology, rt->n_places,
-                             n > 0 && !rt->options.no_pinning);
-    if (r) {
-        flow__topology_free(&rt->topology);
-        return flow__start_failed(r, "cannot place %d workers: %s", rt->n_places, strerror(-r));
-    }
-    return 0;
-}
-
-void flow__forget_machine(struct flow__runtime *rt)
-{
-    flow__placement_free(&rt->placement);
-    flow__topology_free(&rt->topology);
-}
-
 static int open_memory(struct flow__runtime *rt)
 {
     /* Free blocks in one worker's cache must not keep another from making its tasks. */
@@ -130,7 +102,7 @@ void flow__close_memory(void)
 /* Spinning takes the CPU from somebody if workers outnumber CPUs, and the quota from oneself. */
 static int64_t spin_limit(const struct flow__runtime *rt)
 {
-    if (rt->n_workers > rt->topology.n_cpus || rt->cpu_quota > 0)
+    if (rt->n_workers > rt->cpus_to_run_on || rt->cpu_quota > 0)
         return 0;
     return rt->options.spin_ns;
 }
@@ -243,7 +215,7 @@ static int start(const struct flow_options *given)
     clear_runtime(rt);
     rt->options = options;
     remember_thread();
-    r = read_machine(rt);
+    r = flow__machine_read(rt);
     if (r)
         return r;
     r = open_memory(rt);
@@ -286,7 +258,7 @@ workers:
 memory:
     flow__close_memory();
 machine:
-    flow__forget_machine(rt);
+    flow__machine_forget(rt);
     return r;
 }
 

@@ -22,7 +22,6 @@ void flow__tell_workers_to_end(struct flow__runtime *rt);
 /* The parts of a runtime, in the order in which they are taken down. */
 void flow__close_workers(struct flow__runtime *rt);
 void flow__close_memory(void);
-void flow__forget_machine(struct flow__runtime *rt);
 
 /* ---- stop.c ---- */
 

@@ -3,6 +3,7 @@
  * Stopping: refuse, cancel, wait, end the threads, take everything down. On a foreign
  * thread; a coroutine may only ask for it. */
 #include "core/fatal.h"
+#include "core/machine.h"
 #include "core/offload.h"
 #include "core/runtime.h"
 #include "core/stall.h"
@@ -112,7 +113,7 @@ static void close_all(struct flow__runtime *rt)
     free_details();
     flow__close_workers(rt);
     flow__close_memory();
-    flow__forget_machine(rt);
+    flow__machine_forget(rt);
 }
 
 static int stop(flow_deadline deadline)

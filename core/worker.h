@@ -115,6 +115,7 @@ struct flow__runtime {
     size_t workers_bytes;
     int n_workers; /* threads; 0: driven, with workers[0] as the one worker */
     int n_places;  /* workers[] entries: max(1, n_workers) */
+    int cpus_to_run_on; /* that really exist, whatever FLOW_TOPOLOGY says */
     double cpu_quota;
     int default_class;
     struct flow__idle idle;

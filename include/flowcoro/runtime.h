@@ -60,9 +60,13 @@ FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
 
 /* Starts the runtime. options NULL: the defaults. The environment then has the
  * last word: FLOW_WORKERS=n, and FLOW_OPTIONS in flow_options_parse()'s form.
+ * FLOW_TOPOLOGY=folder makes it believe in another machine, for tests: one that a folder describes
+ * as /sys/devices/system does, and besides by the files "affinity" (the CPUs that may be used, such
+ * as 0-3,8) and "mems_allowed" (the nodes). Workers then have places on it but are not pinned, and
+ * its quota of CPUs is none.
  * From a foreign thread only.
  * Errors, each described by flow_start_error(): -EALREADY it runs already;
- * -EINVAL a bad option; -ENOMEM, -EAGAIN no memory or threads: nothing is left
+ * -EINVAL a bad option or FLOW_TOPOLOGY; -ENOMEM, -EAGAIN no memory or threads: nothing is left
  * behind; -EPERM from inside a coroutine. */
 FLOW_API int flow_start(const struct flow_options *options);
 
