@@ -9,6 +9,7 @@
  * would do elsewhere, not for programs to set. */
 #include "core/machine.h"
 
+#include "core/arena.h"
 #include "core/options.h"
 #include "numa/cpu_quota.h"
 
@@ -77,11 +78,13 @@ int flow__machine_read(struct flow__runtime *rt)
         flow__topology_free(&rt->topology);
         return flow__start_failed(r, "cannot place %d workers: %s", rt->n_places, strerror(-r));
     }
+    flow__arena_open(&rt->topology);
     return 0;
 }
 
 void flow__machine_forget(struct flow__runtime *rt)
 {
+    flow__arena_close();
     flow__placement_free(&rt->placement);
     flow__topology_free(&rt->topology);
 }

@@ -21,7 +21,7 @@ int flow__registry_open(uint32_t n_blocks, uint32_t n_stand_ins)
 
     memset(r, 0, sizeof *r);
     r->mapped_bytes = bytes + HUGE;
-    r->mapping = flow__reserve(r->mapped_bytes);
+    r->mapping = flow__reserve(r->mapped_bytes, 0);
     if (!r->mapping)
         return -ENOMEM;
     r->base = (struct flow__task *)(((uintptr_t)r->mapping + HUGE - 1) & ~(HUGE - 1));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reserving address space; see the header. Runs on the thread that starts the runtime. */
+ * Reserving address space; see the header. Any thread. */
 #include "core/reserve.h"
 
 #include "sync/syscall.h"
@@ -26,9 +26,9 @@ static bool memory_is_locked(void)
 
 /* The kernel would fill the whole of a writable mapping at once; an inaccessible one it leaves
  * empty, and unlocked it is like any other. */
-static void *reserve_unlocked(size_t bytes)
+static void *reserve_unlocked(size_t bytes, int flags)
 {
-    void *p = flow__sys.map(bytes, PROT_NONE, MAP_NORESERVE);
+    void *p = flow__sys.map(bytes, PROT_NONE, MAP_NORESERVE | flags);
 
     if (!p)
         return NULL;
@@ -40,10 +40,10 @@ static void *reserve_unlocked(size_t bytes)
     return p;
 }
 
-void *flow__reserve(size_t bytes)
+void *flow__reserve(size_t bytes, int flags)
 {
-    return memory_is_locked() ? reserve_unlocked(bytes)
-                              : flow__sys.map(bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    return memory_is_locked() ? reserve_unlocked(bytes, flags)
+                              : flow__sys.map(bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE | flags);
 }
 
 bool flow__reserve_is_modest(size_t bytes)

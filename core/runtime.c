@@ -3,6 +3,8 @@
  * Starting, forking, and what there is. Everything here happens on foreign threads and
  * seldom; flow__start_lock keeps two threads from starting and stopping at once. */
 #include "core/runtime.h"
+
+#include "core/arena.h"
 #include "core/fatal.h"
 #include "core/machine.h"
 #include "core/offload.h"
@@ -300,7 +302,7 @@ int flow_info(struct flow_info *info)
     info->nodes = rt->topology.n_nodes;
     info->pinned = load_relaxed(&rt->pinned);
     info->guard = guards[flow__stacks.guard];
-    info->memory_policy = "first-touch";
+    info->memory_policy = flow__arena_policy();
     info->rcu = flow__reclaim_flavour();
     info->version = flow_version();
     info->libnuma = FLOW__LIBNUMA_VERSION;

@@ -38,7 +38,7 @@ static bool guard_works(char *page)
 
 static enum flow__guard probe_guard(size_t page_bytes)
 {
-    char *page = flow__reserve(page_bytes);
+    char *page = flow__reserve(page_bytes, 0);
     enum flow__guard found = FLOW__GUARD_CANARY;
 
     if (!page)
@@ -71,7 +71,7 @@ static char *reserve(struct flow__stack_region *r)
             ((size_t)FLOW__STACK_CLASSES << r->zone_shift) + depot_bytes(r->zone_shift) + align;
         if (!flow__reserve_is_modest(r->mapped_bytes) && r->zone_shift > ZONE_SHIFT_MIN)
             continue;
-        p = flow__reserve(r->mapped_bytes);
+        p = flow__reserve(r->mapped_bytes, 0);
         if (!p)
             continue;
         store_relaxed(&r->base, ((uintptr_t)p + align - 1) & ~(align - 1));

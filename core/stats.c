@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Reading the counters. Any thread; takes no lock that a worker waits for. */
+#include "core/arena.h"
 #include "core/worker.h"
 
 #include <errno.h>
@@ -70,6 +71,7 @@ static void read_all(struct flow_stats *s)
     s->offloaded = load_relaxed(&rt->offloaded);
     s->offload_threads = load_relaxed(&flow__process.offload_threads);
     s->guard_failures = load_relaxed(&flow__stacks.guard_failures);
+    s->bind_failures = flow__arena_bind_failures();
     s->reclaim_pending = flow__reclaim_pending();
 }
 

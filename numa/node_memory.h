@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Memory of a certain node. Binding is a wish (MPOL_PREFERRED): when the node is
- * full the kernel takes the next one instead of killing us.
+ * What the kernel says about memory and nodes: where we may have some, and where a page lies.
+ * (Asking for some of a certain node is core/arena's business.)
  *
- * Containers often refuse the calls (EPERM, ENOSYS) while libnuma's
- * numa_available() says yes; so the caller asks flow__node_memory_probe once, and where it
- * says no leaves placement to the first touch by a pinned thread.
+ * Containers often refuse the calls (EPERM, ENOSYS) while libnuma's numa_available() says yes.
  * All calls may be made from any thread. Nodes are the kernel's numbers here. */
 #ifndef FLOW_NUMA_NODE_MEMORY_H
 #define FLOW_NUMA_NODE_MEMORY_H
@@ -26,15 +24,12 @@ static inline bool flow__node_mask_has(const unsigned long *mask, int node_id)
 /* The nodes whose memory our cpuset allows, as FLOW__NODE_MASK_WORDS words. 0 or what the kernel answers. */
 int flow__node_memory_allowed(unsigned long *mask);
 
-/* Will binds be obeyed? Tries one for real. */
-bool flow__node_memory_probe(void);
-
-/* Asks that pages of this range which are touched from now on come from the node. start is page-aligned.
- * 0; -EINVAL if the node has no memory or is not allowed; -EPERM or -ENOSYS in a sandbox. */
-int flow__node_memory_bind(void *start, size_t bytes, int node_id);
-
 /* The node that the page of this address lies on; -ENOENT or -EFAULT if it was never written to;
  * -EPERM or -ENOSYS in a sandbox. */
 int flow__node_of(const void *address);
+
+/* The same for n pages at once, each answer or negative errno to node_ids. 0, or why the question was
+ * refused. Touches nothing. */
+int flow__node_of_pages(void **pages, size_t n, int *node_ids);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/mempolicy.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -37,11 +38,33 @@ static int64_t real_now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void *real_map(size_t bytes, int prot, int flags)
+static void *map_anywhere(size_t bytes, int prot, int flags)
 {
     void *p = mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
+}
+
+/* Too much is asked for, and what lies beside the aligned part given back. */
+static void *map_aligned(size_t bytes, int prot, int flags, size_t align)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) & ~(page - 1);
+    char *p = map_anywhere(whole + align, prot, flags), *start;
+
+    if (!p)
+        return NULL;
+    start = (char *)(((uintptr_t)p + align - 1) & ~(align - 1));
+    if (start > p)
+        munmap(p, (size_t)(start - p));
+    munmap(start + whole, align - (size_t)(start - p));
+    return start;
+}
+
+static void *real_map(size_t bytes, int prot, int flags)
+{
+    if (flags & FLOW__MAP_HUGE)
+        return map_aligned(bytes, prot, flags & ~FLOW__MAP_HUGE, FLOW__HUGE_BYTES);
+    return map_anywhere(bytes, prot, flags);
 }
 
 static int real_unmap(void *start, size_t bytes)
@@ -57,6 +80,23 @@ static int real_protect(void *start, size_t bytes, int prot)
 static int real_advise(void *start, size_t bytes, int advice)
 {
     return madvise(start, bytes, advice) ? -errno : 0;
+}
+
+/* The mask is made here and not by libnuma: its allocators end the process when memory is
+ * short. A wish (MPOL_PREFERRED): when the node is full the kernel takes the next one
+ * instead of killing us. */
+static int real_bind(void *start, size_t bytes, int node_id)
+{
+    enum { BITS = 8 * sizeof(unsigned long) };
+    unsigned long mask[FLOW__MAX_BIND_IDS / BITS] = {0};
+
+    if (node_id < 0 || node_id >= FLOW__MAX_BIND_IDS)
+        return -EINVAL;
+    mask[node_id / BITS] = 1ul << (node_id % BITS);
+    /* The kernel wants to be told one bit more than it then uses. */
+    return syscall(SYS_mbind, start, bytes, MPOL_PREFERRED, mask, FLOW__MAX_BIND_IDS + 1, 0)
+               ? -errno
+               : 0;
 }
 
 static void *real_allocate(size_t bytes)
@@ -95,7 +135,7 @@ static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run
 #define REAL_CALLS                                                                                 \
     {                                                                                              \
         real_futex_wait, real_futex_wake, real_now, real_map, real_unmap, real_protect,            \
-            real_advise, real_allocate, free, real_thread_create                                   \
+            real_advise, real_bind, real_allocate, free, real_thread_create                                   \
     }
 
 struct flow__syscalls flow__sys = REAL_CALLS;

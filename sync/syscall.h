@@ -14,6 +14,11 @@
 #include <pthread.h>
 #include <stddef.h>
 
+/* A flag of `map`: start at a multiple of 2 MiB, so that huge pages fit. None of the kernel's. */
+#define FLOW__MAP_HUGE     (1 << 30)
+#define FLOW__HUGE_BYTES   ((size_t)2 << 20)
+#define FLOW__MAX_BIND_IDS 1024 /* kernel nodes; the largest number that Linux can be built for */
+
 struct flow__syscalls {
     /* Sleeps while *word == expected, until a wake or the deadline (CLOCK_MONOTONIC ns,
      * INT64_MAX: none). 0, -EAGAIN (word differs), -EINTR, -ETIMEDOUT; may wake spuriously. */
@@ -21,10 +26,13 @@ struct flow__syscalls {
     int (*futex_wake)(flow__atomic(uint32_t) * word, int n);
     int64_t (*now)(void);
 
-    void *(*map)(size_t bytes, int prot, int flags); /* anonymous private; NULL if refused */
+    /* Anonymous and private; flags beside the kernel's: FLOW__MAP_HUGE. NULL if refused. */
+    void *(*map)(size_t bytes, int prot, int flags);
     int (*unmap)(void *start, size_t bytes);
     int (*protect)(void *start, size_t bytes, int prot);
     int (*advise)(void *start, size_t bytes, int advice);
+    /* Asks for this kernel node's memory (MPOL_PREFERRED) for pages touched from now on. */
+    int (*bind)(void *start, size_t bytes, int node_id);
 
     void *(*allocate)(size_t bytes); /* zeroed; small and cold things only */
     void (*release)(void *p);

@@ -111,8 +111,10 @@ struct flow_info {
     int nodes;                  /* memory nodes this process may use */
     int pinned;                 /* workers that could be pinned */
     const char *guard;          /* "madvise", "mprotect", "canary" */
-    const char *memory_policy;  /* "first-touch": memory comes from the node of the pinned worker
-                                 * that uses it first */
+    const char *memory_policy;  /* "one node", "bind" (each worker's memory from its node),
+                                 * "bind in part" (some nodes refuse), "first-touch" (the system
+                                 * refuses: memory comes from the node of the pinned worker that
+                                 * uses it first) */
     const char *rcu;            /* liburcu flavour and how it orders readers */
     const char *version;        /* of this library */
     const char *libnuma;        /* "2" */

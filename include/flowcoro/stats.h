@@ -43,6 +43,7 @@ struct flow_stats {
     uint64_t offloaded;             /* blocking calls begun on helper threads */
     uint64_t offload_threads;       /* helper threads alive */
     uint64_t guard_failures;        /* stacks refused because they could not be guarded */
+    uint64_t bind_failures;         /* times the system refused to bind memory to a node */
     uint64_t reclaim_pending;       /* objects that wait for an RCU grace period */
 };
 

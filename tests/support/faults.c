@@ -7,8 +7,8 @@
 #include <stdatomic.h>
 
 const char *const fault_names[FAULT_KINDS] = {
-    "map",           "advise",           "protect",          "allocate",
-    "thread_create", "futex_wait EINTR", "futex_wait EAGAIN"};
+    "map",           "advise",           "protect",          "bind",
+    "allocate",      "thread_create",    "futex_wait EINTR", "futex_wait EAGAIN"};
 
 static atomic_int armed_kind;
 static atomic_long countdown, maps, mapped_bytes, allocations, threads;
@@ -55,6 +55,15 @@ static int advise(void *start, size_t bytes, int advice)
     return fails(FAULT_ADVISE) ? -ENOMEM : flow__sys_real.advise(start, bytes, advice);
 }
 
+/* A fixture's nodes exist for us alone; what the system says of them does not matter. */
+static int bind_memory(void *start, size_t bytes, int node_id)
+{
+    if (fails(FAULT_BIND))
+        return -EPERM;
+    flow__sys_real.bind(start, bytes, node_id);
+    return 0;
+}
+
 static void *allocate(size_t bytes)
 {
     void *p = fails(FAULT_ALLOCATE) ? NULL : flow__sys_real.allocate(bytes);
@@ -99,6 +108,7 @@ void faults_open(void)
     flow__sys.map = map;
     flow__sys.unmap = unmap;
     flow__sys.protect = protect;
+    flow__sys.bind = bind_memory;
     flow__sys.advise = advise;
     flow__sys.allocate = allocate;
     flow__sys.release = release;

@@ -12,6 +12,7 @@ enum fault {
     FAULT_MAP,
     FAULT_ADVISE,
     FAULT_PROTECT,
+    FAULT_BIND,
     FAULT_ALLOCATE,
     FAULT_THREAD,
     FAULT_WAIT_EINTR, /* a futex wait that comes back too early */
