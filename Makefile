@@ -85,12 +85,15 @@ SHARED   := $(BUILD)/libflowcoro.so.$(VERSION)
 EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 PERF     := $(patsubst %.c,$(BUILD)/%,$(wildcard perf/*.c))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
-OBJ      := $(LIB_OBJ) $(SUPPORT) $(PERF_SUPPORT) $(EXAMPLE_SUPPORT) \
-	$(patsubst $(BUILD)/%,$(BUILD)/obj/%.o,$(EXAMPLES) $(PERF) $(TESTS))
+GUEST    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/numa/guest_*.c))
+GUEST_SUPPORT := $(BUILD)/obj/tests/numa/guest.o
+OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PERF_SUPPORT) $(EXAMPLE_SUPPORT) \
+	$(patsubst $(BUILD)/%,$(BUILD)/obj/%.o,$(EXAMPLES) $(PERF) $(TESTS) $(GUEST))
 
 # --- what to build -------------------------------------------------------------------
 
-.PHONY: all demo check perf install uninstall clean help lib tests packages run-demo run-check FORCE
+.PHONY: all demo check check-numa perf install uninstall clean help lib tests packages run-demo run-check \
+	run-check-numa FORCE
 .SECONDARY: $(OBJ)
 
 all: lib $(EXAMPLES) $(PERF)
@@ -116,7 +119,8 @@ $(PERF): $(BUILD)/%: $(BUILD)/obj/%.o $(PERF_SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link)
 
-$(TESTS): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
+$(GUEST): $(GUEST_SUPPORT)
+$(TESTS) $(GUEST): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link,$(call pkg,--libs cmocka,-lcmocka))
 
@@ -139,7 +143,7 @@ $(BUILD)/flags: FORCE
 # make has read this file before the packages are there, hence the second make.
 JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 1))
 
-demo check: packages
+demo check check-numa: packages
 	@+$(MAKE) --no-print-directory $(JOBS) run-$@
 
 packages:
@@ -154,6 +158,10 @@ run-demo: all
 run-check: all tests
 	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' SANITIZE='$(SANITIZE)' DEBUG='$(DEBUG)' \
 		PKG_CONFIG='$(PKG_CONFIG)' tests/run.sh $(notdir $(TESTS))
+
+# Not a part of run-check: it boots machines, and takes minutes.
+run-check-numa: $(GUEST)
+	@BUILD='$(BUILD)' tests/numa/run.sh
 
 # Where perf stat works its counts are shown too; virtual machines often lack the hardware ones.
 RESULTS  = $(BUILD)/perf/results
@@ -224,6 +232,7 @@ help:
 	@echo 'make all        libraries, examples, benchmarks    (V=1, DEBUG=1, SANITIZE=address|thread)'
 	@echo 'make demo       installs what is missing, then runs both examples'
 	@echo 'make check      installs what is missing, then runs every test'
+	@echo 'make check-numa boots machines of several memory nodes with QEMU, and tests there'
 	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--json)'
 	@echo 'make install    headers, libraries, flowcoro.pc    (PREFIX=$(PREFIX) DESTDIR=)'
 	@echo 'make uninstall  removes exactly those'
