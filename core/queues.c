@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Queues of ready tasks: the shared one, a worker's ring, LIFO slot and inbox. Which
+ * Queues of ready tasks: a group's, a worker's ring, LIFO slot and inbox. Which
  * is looked at when is the scheduler's business; here tasks are put in, moved on, and
  * sleepers woken for them. */
 #include "core/queues.h"
 
-#define AHEAD 12 /* places in the shared queue, for prefetching */
+#define AHEAD 12 /* places in a shared queue, for prefetching */
 #define GRAB  (FLOW__RING_SIZE / 2)
 
-/* ---- the shared queue ---- */
+/* ---- a group's queue ---- */
 
-static void queue_append_chain(struct flow__task **task, uint32_t n)
+static void append_chain(struct flow__shared_queue *q, struct flow__task **task, uint32_t n)
 {
-    struct flow__shared_queue *q = &flow__runtime.queue;
-
     for (uint32_t i = 0; i < n; i++)
         task[i]->ahead = i + AHEAD < n ? task[i + AHEAD] : NULL;
     flow__lock(&q->lock);
@@ -26,14 +24,14 @@ static void queue_append_chain(struct flow__task **task, uint32_t n)
 
 bool flow__grab_shared(struct flow__worker *w)
 {
-    struct flow__shared_queue *q = &flow__runtime.queue;
+    struct flow__shared_queue *q = &w->group->queue;
     uint64_t n;
     struct flow__task *t;
 
     if (load_relaxed(&q->count) == 0)
         return false;
     flow__lock(&q->lock);
-    n = q->list.count / (uint64_t)flow__runtime.n_places + 1;
+    n = q->list.count / (uint64_t)w->group->n_workers + 1;
     if (n > GRAB)
         n = GRAB;
     if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
@@ -49,23 +47,28 @@ bool flow__grab_shared(struct flow__worker *w)
 
 /* ---- making tasks ready ---- */
 
-void flow__wake_searcher(struct flow__worker *w)
+/* w: the caller's worker or NULL. */
+static void wake_one(struct flow__worker *w, struct flow__group *g)
 {
-    struct flow__runtime *rt = &flow__runtime;
+    struct flow__worker *first = &flow__runtime.workers[g->first];
 
-    if (!flow__idle_wants_wake(&rt->idle))
-        return;
-    if (!flow__idle_wake_one(&rt->idle, &rt->workers[0].parker, sizeof rt->workers[0]))
+    if (!flow__idle_wants_wake(&g->idle) ||
+        !flow__idle_wake_one(&g->idle, &first->parker, sizeof *first))
         return;
     if (w)
         flow__count(w, wakes);
     else
-        fetch_add_relaxed(&rt->foreign_wakes, 1);
+        fetch_add_relaxed(&flow__runtime.foreign_wakes, 1);
+}
+
+void flow__wake_searcher(struct flow__worker *w)
+{
+    wake_one(w, w->group);
 }
 
 void flow__fence_and_wake_searcher(struct flow__worker *w)
 {
-    fetch_add_seq(&flow__runtime.idle.state, 0);
+    fetch_add_seq(&w->group->idle.state, 0);
     flow__wake_searcher(w);
 }
 
@@ -78,8 +81,31 @@ void flow__push_ring(struct flow__worker *w, struct flow__task *t)
         return;
     n = flow__ring_steal(&w->ring, (void **)half, FLOW__RING_SIZE / 2);
     half[n++] = t;
-    queue_append_chain(half, n);
+    append_chain(&w->group->queue, half, n);
     flow__count(w, overflows);
+}
+
+/* Of two groups taken at random, the one with less in its queue: the longest queue then stays
+ * short without anybody looking at all of them (Mitzenmacher, "The Power of Two Choices"). */
+static struct flow__group *choose_group(void)
+{
+    static __thread uint64_t random;
+    struct flow__runtime *rt = &flow__runtime;
+    struct flow__group *a, *b;
+
+    if (rt->n_groups == 1)
+        return rt->groups;
+    /* Knuth's multiplier; the thread's own address is the seed. */
+    random = (random + (uintptr_t)&random) * 6364136223846793005u + 1442695040888963407u;
+    a = &rt->groups[(random >> 32) % (uint64_t)rt->n_groups];
+    b = &rt->groups[(random >> 40) % (uint64_t)rt->n_groups];
+    return load_relaxed(&b->queue.count) < load_relaxed(&a->queue.count) ? b : a;
+}
+
+void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t)
+{
+    append_chain(&g->queue, &t, 1);
+    wake_one(w, g);
 }
 
 void flow__submit(struct flow__worker *w, struct flow__task *t)
@@ -87,8 +113,7 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
     struct flow__task *older;
 
     if (!w) {
-        queue_append_chain(&t, 1);
-        flow__wake_searcher(NULL);
+        flow__submit_to_group(NULL, choose_group(), t);
         return;
     }
     if (w->n_victims == 0) {

@@ -5,7 +5,7 @@
 #ifndef FLOW_CORE_QUEUES_H
 #define FLOW_CORE_QUEUES_H
 
-#include "core/worker.h"
+#include "core/group.h"
 
 /* Both lines of a block that is needed soon; t may be anything. */
 static inline void flow__fetch_block(const void *t)
@@ -14,10 +14,11 @@ static inline void flow__fetch_block(const void *t)
     __builtin_prefetch((const char *)t + FLOW__CACHE_LINE, 1);
 }
 
-/* Puts a task into w's ring; when that is full, half of it moves to the shared queue. Owner only. */
+/* Puts a task into w's ring; when that is full, half of it moves to the group's
+ * queue. Owner only. */
 void flow__push_ring(struct flow__worker *w, struct flow__task *t);
 
-/* Moves this worker's share of the shared queue into its ring. True if there was any. */
+/* Moves this worker's share of its group's queue into its ring. True if there was any. */
 bool flow__grab_shared(struct flow__worker *w);
 
 /* Takes up what other threads have sent. Owner only. */
@@ -26,8 +27,8 @@ void flow__drain_inbox(struct flow__worker *w);
 /* Sends a task to its worker. w: the caller's worker or NULL. */
 void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t);
 
-/* After work was published and a full barrier: wakes a sleeper to look for it, unless somebody
- * looks already. w: the caller's worker or NULL. */
+/* After work was published to the worker's group and a full barrier: wakes a sleeper of the group
+ * to look for it, unless somebody looks already. Owner only. */
 void flow__wake_searcher(struct flow__worker *w);
 
 /* The same after a push that is no full barrier by itself. */

@@ -2,7 +2,7 @@
  *
  * Is anything left to do? The counts and looks by which flow_run, flow_stop and flow_drive
  * tell that all tasks have ended, or that none can ever go on. Any thread. */
-#include "core/worker.h"
+#include "core/group.h"
 
 void flow__tell_quiet(void)
 {
@@ -47,7 +47,7 @@ static bool look_for_rest(uint64_t *announced)
         *announced += load_seq(&rt->workers[i].stats.announced);
         outside += load_seq(&rt->workers[i].stats.outside);
     }
-    return outside == 0 && load_seq(&rt->queue.count) == 0 && load_seq(&rt->offloads_open) == 0 &&
+    return outside == 0 && flow__groups_queued() == 0 && load_seq(&rt->offloads_open) == 0 &&
            load_seq(&flow__process.foreign_threads) == 0;
 }
 

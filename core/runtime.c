@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "core/fatal.h"
+#include "core/group.h"
 #include "core/machine.h"
 #include "core/offload.h"
 #include "core/options.h"
@@ -121,12 +122,22 @@ static void describe_worker(struct flow__runtime *rt, int i)
     w->spin_max_ns = w->spin_ns = spin_limit(rt);
 }
 
+static void seat_workers(struct flow__runtime *rt)
+{
+    for (int i = 0; i < rt->n_places; i++)
+        describe_worker(rt, i);
+    for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++)
+        for (int i = 0; i < g->n_workers; i++)
+            rt->workers[g->first + i].group = g;
+}
+
 void flow__close_workers(struct flow__runtime *rt)
 {
     for (int i = 0; i < rt->n_places; i++)
         flow__worker_close(&rt->workers[i]);
     flow__sys.unmap(rt->workers, rt->workers_bytes);
     rt->workers = NULL;
+    flow__groups_close(rt);
 }
 
 static int open_workers(struct flow__runtime *rt)
@@ -137,8 +148,11 @@ static int open_workers(struct flow__runtime *rt)
     rt->workers = flow__sys.map(rt->workers_bytes, PROT_READ | PROT_WRITE, 0);
     if (!rt->workers)
         return flow__start_failed(-ENOMEM, "no memory for %d workers", rt->n_places);
-    for (int i = 0; i < rt->n_places; i++)
-        describe_worker(rt, i);
+    if (flow__groups_open(rt)) {
+        flow__sys.unmap(rt->workers, rt->workers_bytes);
+        return flow__start_failed(-ENOMEM, "no memory for the workers of %d nodes", rt->n_groups);
+    }
+    seat_workers(rt);
     for (int i = 0; i < rt->n_places; i++)
         if (flow__worker_open(&rt->workers[i], now)) {
             flow__close_workers(rt);
@@ -203,7 +217,6 @@ static void clear_runtime(struct flow__runtime *rt)
     /* Not the state: other threads look at it at any time. */
     memset((char *)rt + offsetof(struct flow__runtime, options), 0,
            sizeof *rt - offsetof(struct flow__runtime, options));
-    flow__list_init(&rt->queue.list);
 }
 
 static int start(const struct flow_options *given)
@@ -231,7 +244,6 @@ static int start(const struct flow_options *given)
         flow__start_failed(r, "no memory for the lanes of flow_offload");
         goto workers;
     }
-    rt->idle.n_workers = rt->n_places;
     store_release(&rt->state, FLOW__RUNNING_STATE);
     flow__process_begin();
     r = flow__stall_open();

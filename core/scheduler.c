@@ -8,7 +8,7 @@
  *   lifo    the task spawned last; it is warm. At most 3 in a row.
  *   ring    unstarted and roaming tasks, first in first out; others may steal half.
  *   own     unstarted tasks bound to this worker.
- *   queue   shared by all: overflow of rings, and what foreign threads spawn.
+ *   queue   the group's: overflow of rings, and what foreign threads spawn.
  *   others' rings, and LIFO slots that have lain untouched for a while.
  * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
  * timers are armed); the inbox at every one. */
@@ -291,7 +291,7 @@ static struct flow__task *search(struct flow__worker *w)
 
     for (;;) {
         t = look_around(w, &w->watch, now);
-        if (!t && (!flow__inbox_is_empty(&w->inbox) || load_relaxed(&flow__runtime.queue.count)))
+        if (!t && (!flow__inbox_is_empty(&w->inbox) || load_relaxed(&w->group->queue.count)))
             t = next_local_polled(w);
         if (t) {
             w->spin_ns =
@@ -314,7 +314,7 @@ static struct flow__task *search(struct flow__worker *w)
  * them back at once. */
 static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
 {
-    if (!flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count))
+    if (!flow__inbox_is_empty_seq(&w->inbox) || load_seq(&w->group->queue.count))
         return true;
     *lifo_busy = false;
     for (int i = 0; i < w->n_victims; i++) {
@@ -373,9 +373,9 @@ static void park(struct flow__worker *w, int64_t deadline)
     uint32_t became;
 
     flow__count(w, announced);
-    flow__parker_announce(&w->parker, &rt->idle, w->index);
+    flow__parker_announce(&w->parker, &w->group->idle, flow__index_in_group(w));
     if (anything_visible(w, &lifo_busy) || lifo_busy || load_seq(&rt->workers_end)) {
-        became = flow__parker_cancel(&w->parker, &rt->idle, w->index);
+        became = flow__parker_cancel(&w->parker, &w->group->idle, flow__index_in_group(w));
         w->searching = became == FLOW__SUMMONED;
         if (lifo_busy && became == FLOW__RUNNING && !load_relaxed(&rt->workers_end))
             doze(w);
@@ -383,7 +383,7 @@ static void park(struct flow__worker *w, int64_t deadline)
     }
     flow__count(w, parks);
     flow__tell_quiet();
-    became = flow__parker_sleep(&w->parker, &rt->idle, w->index, deadline);
+    became = flow__parker_sleep(&w->parker, &w->group->idle, flow__index_in_group(w), deadline);
     w->searching = became == FLOW__SUMMONED;
 }
 
@@ -395,7 +395,7 @@ static void stop_searching(struct flow__worker *w, bool found)
     if (!w->searching)
         return;
     w->searching = false;
-    if (flow__idle_end_search(&flow__runtime.idle) && found)
+    if (flow__idle_end_search(&w->group->idle) && found)
         flow__wake_searcher(w);
 }
 
@@ -407,7 +407,7 @@ static struct flow__task *find_work(struct flow__worker *w)
     store_relaxed(&w->current, NULL);
     t = next_local_polled(w);
     if (!t && !w->searching)
-        w->searching = w->n_victims > 0 && flow__idle_start_search(&flow__runtime.idle);
+        w->searching = w->n_victims > 0 && flow__idle_start_search(&w->group->idle);
     if (!t && w->searching)
         t = search(w);
     stop_searching(w, t != NULL);
@@ -426,7 +426,7 @@ static bool wait_for_near_timer(struct flow__worker *w)
     if (next - now > NEAR_NS)
         return false;
     while (now < next && flow__inbox_is_empty(&w->inbox) &&
-           !load_relaxed(&flow__runtime.queue.count) && !load_relaxed(&flow__runtime.workers_end)) {
+           !load_relaxed(&w->group->queue.count) && !load_relaxed(&flow__runtime.workers_end)) {
         for (int i = 0; i < PAUSES_PER_LOOK / 4; i++)
             flow__pause();
         now = flow__sys.now();
@@ -493,7 +493,7 @@ static int64_t run_round(struct flow__worker *w)
     flow__drain_inbox(w);
     started = flow__ready_count(&w->ready);
     unstarted = flow__ring_count(&w->ring) + w->own.count +
-                load_relaxed(&flow__runtime.queue.count) + (load_relaxed(&w->lifo) != NULL);
+                load_relaxed(&w->group->queue.count) + (load_relaxed(&w->lifo) != NULL);
     for (; started > 0 && flow__ready_count(&w->ready); started--, n++)
         dispatch(w, flow__ready_pop(&w->ready));
     for (; unstarted > 0; unstarted--, n++) {
@@ -510,21 +510,21 @@ static int64_t run_round(struct flow__worker *w)
 /* Sleeps until something comes; false if nothing can and that is asked for. */
 static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bool for_stop)
 {
-    struct flow__idle *idle = &flow__runtime.idle;
+    struct flow__idle *idle = &w->group->idle;
     uint32_t became;
     bool dead, awake;
 
     flow__count(w, announced);
-    flow__parker_announce(&w->parker, idle, w->index);
+    flow__parker_announce(&w->parker, idle, flow__index_in_group(w));
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
-    awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&flow__runtime.queue.count) ||
+    awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&w->group->queue.count) ||
             (!for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE);
     if (awake) {
-        became = flow__parker_cancel(&w->parker, idle, w->index);
+        became = flow__parker_cancel(&w->parker, idle, flow__index_in_group(w));
     } else {
         flow__count(w, parks);
-        became = flow__parker_sleep(&w->parker, idle, w->index, until);
+        became = flow__parker_sleep(&w->parker, idle, flow__index_in_group(w), until);
     }
     if (became == FLOW__SUMMONED)
         flow__idle_end_search(idle);

@@ -46,6 +46,8 @@ struct flow__watch {
     int64_t since;
 };
 
+struct flow__group;
+
 struct flow__worker {
     /* Owner only. */
     struct flow__strand strand;     /* the scheduler, while a task runs */
@@ -73,6 +75,7 @@ struct flow__worker {
 
     /* Constant while the worker runs. */
     int index, node, cpu_id;
+    struct flow__group *group;
     pthread_t thread;
     void *signal_stack;
 
@@ -104,6 +107,16 @@ struct flow__shared_queue {
     flow__atomic(uint64_t) count; /* a copy, to look at without the lock */
 };
 
+/* The workers of one memory node; see core/group.h. */
+struct flow__group {
+    struct flow__idle idle;
+    struct flow__shared_queue queue;
+
+    /* Constant while workers run. */
+    int node; /* index in the topology */
+    int first, n_workers;
+};
+
 enum flow__state { FLOW__STOPPED, FLOW__RUNNING_STATE, FLOW__STOPPING, FLOW__FORKED };
 
 struct flow__runtime {
@@ -118,8 +131,9 @@ struct flow__runtime {
     int cpus_to_run_on; /* that really exist, whatever FLOW_TOPOLOGY says */
     double cpu_quota;
     int default_class;
-    struct flow__idle idle;
-    struct flow__shared_queue queue;
+    struct flow__group *groups; /* by rising node */
+    size_t groups_bytes;
+    int n_groups;
     flow__atomic(bool) workers_end; /* asks the worker threads to leave */
     flow__atomic(int) threads_left; /* workers that have followed it */
     flow__atomic(int) threads_begun, pinned;
@@ -223,6 +237,9 @@ void flow__make_ready(struct flow__worker *w, struct flow__task *t);
 
 /* Queues an unstarted task for whoever comes first. w: the caller's worker or NULL. */
 void flow__submit(struct flow__worker *w, struct flow__task *t);
+
+/* Queues it in a group's queue. */
+void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t);
 
 /* Queues it for one worker, which alone may start it. */
 void flow__submit_to(struct flow__worker *w, struct flow__worker *target, struct flow__task *t);
