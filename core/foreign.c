@@ -132,3 +132,28 @@ void flow__foreign_release(struct flow__task *stand_in)
     flow__stand_in_give(stand_in);
     flow__unlock(&rt->foreign_lock);
 }
+
+struct flow__task *flow__caller_begin(int *error)
+{
+    struct flow__task *self = flow__self();
+
+    if (flow__likely(self != NULL))
+        return self;
+    *error = flow__foreign_enter();
+    if (*error)
+        return NULL;
+    self = flow__foreign_self();
+    if (self)
+        return self;
+    *error = -ENOMEM;
+    flow__foreign_leave();
+    return NULL;
+}
+
+void flow__caller_end(struct flow__task *self)
+{
+    if (flow__likely(!flow__has(self, FLOW__IS_THREAD)))
+        return;
+    flow__foreign_release(self);
+    flow__foreign_leave();
+}

@@ -230,16 +230,13 @@ static int join_slowly(struct flow__task *self, uint64_t id, flow_result *out,
 
 static int join_from_thread(uint64_t id, flow_result *out, flow_deadline deadline)
 {
-    struct flow__task *self;
-    int r = flow__foreign_enter();
+    int r;
+    struct flow__task *self = flow__caller_begin(&r);
 
-    if (r)
+    if (!self)
         return r;
-    self = flow__foreign_self();
-    r = self ? join_slowly(self, id, out, deadline) : -ENOMEM;
-    if (self)
-        flow__foreign_release(self);
-    flow__foreign_leave();
+    r = join_slowly(self, id, out, deadline);
+    flow__caller_end(self);
     return r;
 }
 

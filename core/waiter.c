@@ -23,44 +23,89 @@ struct flow__waiter *flow__waiters_claim(struct flow__waiters *q)
 
 void flow__waiter_resume(struct flow__worker *w, struct flow__waiter *waiter)
 {
-    flow__resume_won(w, waiter->task);
+    struct flow__task *t = waiter->task;
+
+    /* A thread may go on from here, and the waiter be gone. [SPIN-2] */
+    flow__spin_unlock(&waiter->gate);
+    flow__resume_won(w, t);
 }
 
-int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome)
+int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c)
 {
     struct flow__waiter *waiter;
     int n = 0;
 
     for (; (waiter = flow__waiters_claim(q)); n++) {
         waiter->outcome = outcome;
-        flow__waiter_resume(w, waiter);
+        flow__claimed_add(c, waiter);
     }
     return n;
+}
+
+void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c)
+{
+    for (struct flow__waiter *waiter = c->first, *next; waiter; waiter = next) {
+        next = waiter->next;
+        flow__waiter_resume(w, waiter);
+    }
+}
+
+int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome)
+{
+    struct flow__claimed claimed;
+    int n;
+
+    flow__claimed_init(&claimed);
+    n = flow__waiters_claim_all(q, outcome, &claimed);
+    flow__claimed_resume(w, &claimed);
+    return n;
+}
+
+int flow__waiter_leave(struct flow__waiter *waiter, struct flow__spin *lock, int r)
+{
+    if (r) {
+        flow__spin_lock(lock);
+        flow__waiters_remove(waiter);
+        flow__spin_unlock(lock);
+        return r;
+    }
+    /* Woken, it was taken out by who claimed it, and, unless it is a thread, handed over to. */
+    if (flow__has(waiter->task, FLOW__IS_THREAD))
+        flow__spin_lock(&waiter->gate);
+    return waiter->outcome;
+}
+
+static inline int wait_in(struct flow__task *self, struct flow__spin *lock, struct flow__waiters *q,
+                          void (*add)(struct flow__waiters *, struct flow__waiter *),
+                          struct flow__waiter *waiter, bool shielded, enum flow__why why,
+                          flow_deadline deadline)
+{
+    uint64_t epoch;
+    int r = -ETIMEDOUT;
+
+    /* A cancelled task is told so even where it would not have waited. */
+    if (deadline != FLOW_NOW || (flow__is_cancelled(self) && !shielded))
+        r = flow__arm(self, shielded, &epoch);
+    if (r) {
+        flow__spin_unlock(lock);
+        return r;
+    }
+    flow__waiter_init(waiter, self, epoch);
+    add(q, waiter);
+    flow__spin_unlock(lock);
+    return flow__waiter_leave(waiter, lock, flow__wait(self, epoch, why, deadline));
 }
 
 int flow__waiter_wait(struct flow__task *self, struct flow__spin *lock, struct flow__waiters *q,
                       struct flow__waiter *waiter, bool shielded, enum flow__why why,
                       flow_deadline deadline)
 {
-    int r = -ETIMEDOUT;
+    return wait_in(self, lock, q, flow__waiters_add, waiter, shielded, why, deadline);
+}
 
-    /* A cancelled task is told so even where it would not have waited. */
-    if (deadline != FLOW_NOW || (flow__is_cancelled(self) && !shielded))
-        r = flow__arm(self, shielded, &waiter->epoch);
-    if (r) {
-        flow__spin_unlock(lock);
-        return r;
-    }
-    waiter->task = self;
-    waiter->outcome = 0;
-    flow__waiters_add(q, waiter);
-    flow__spin_unlock(lock);
-    r = flow__wait(self, waiter->epoch, why, deadline);
-    /* Woken, it was taken out by who claimed it, and, unless it is a thread, handed over to. */
-    if (r || flow__has(self, FLOW__IS_THREAD)) {
-        flow__spin_lock(lock);
-        flow__waiters_remove(waiter);
-        flow__spin_unlock(lock);
-    }
-    return r ? r : waiter->outcome;
+int flow__waiter_wait_first(struct flow__task *self, struct flow__spin *lock,
+                            struct flow__waiters *q, struct flow__waiter *waiter, bool shielded,
+                            enum flow__why why, flow_deadline deadline)
+{
+    return wait_in(self, lock, q, flow__waiters_add_first, waiter, shielded, why, deadline);
 }

@@ -7,16 +7,19 @@
  * (core/wait.c). One suspension may stand in several queues at once, as that of a select does: the
  * task's wait word has one winner.
  *
- * Everything here happens under the spin lock of the thing waited for:
+ * A queue and the waiters in it are guarded by the spin lock of the thing waited for:
  *   the one who waits   arms, looks once more, queues itself, unlocks, suspends;
- *   the one who wakes   claims the first waiter that can still be won, hands it what it waits
- *                       for (outcome, item), and only then resumes it, all under the lock.
+ *   the one who wakes   under the lock claims the first waiter that can still be won and hands it
+ *                       what it waits for (outcome, item); then unlocks, then resumes it.
+ * A claimed waiter stays where it is until it is resumed. So the lock is never held over a system
+ * call, and the thing itself may be gone by the time of the resuming: who was woken may free it.
+ *
  * A waiter that has lost (time out, cancellation, another queue) is dropped by whoever meets it, or
  * takes itself out. So when flow__waiter_wait() returns it is in no queue, and 0 means
  * that somebody claimed it and has handed over.
  *
- * A foreign thread's stand-in may wake before the one who claimed it has handed over, for it sleeps
- * on the wait word itself: it takes the lock once before it looks. */
+ * A foreign thread's stand-in sees that it was claimed before it is resumed, for it sleeps on the
+ * wait word itself: it then waits at its gate, which the one who resumes it opens. */
 #ifndef FLOW_CORE_WAITER_H
 #define FLOW_CORE_WAITER_H
 
@@ -28,13 +31,19 @@ struct flow__waiter {
     struct flow__waiters *in; /* the queue it stands in, or NULL */
     struct flow__task *task;
     uint64_t epoch;
-    void *item;    /* what is handed over, or where it goes */
-    int64_t value; /* whatever the two sides agree on */
-    int outcome;   /* 0, or a negative errno for the one who waits */
+    struct flow__spin gate; /* a thread's: held until it is resumed */
+    void *item;             /* what is handed over, or where it goes */
+    int64_t value;          /* whatever the two sides agree on */
+    int outcome;            /* 0, or a negative errno for the one who waits */
 };
 
 struct flow__waiters {
     struct flow__waiter *first, *last;
+};
+
+/* Claimed waiters, to be resumed in this order once the lock is let go. */
+struct flow__claimed {
+    struct flow__waiter *first, **last;
 };
 
 static inline void flow__waiters_add(struct flow__waiters *q, struct flow__waiter *waiter)
@@ -47,6 +56,15 @@ static inline void flow__waiters_add(struct flow__waiters *q, struct flow__waite
     else
         q->first = waiter;
     q->last = waiter;
+}
+
+static inline void flow__waiters_add_first(struct flow__waiters *q, struct flow__waiter *waiter)
+{
+    waiter->in = q;
+    waiter->prev = NULL;
+    waiter->next = q->first;
+    *(q->first ? &q->first->prev : &q->last) = waiter;
+    q->first = waiter;
 }
 
 /* Takes it out of its queue if it is in one. */
@@ -71,8 +89,41 @@ struct flow__waiter *flow__waiters_claim(struct flow__waiters *q);
 /* Lets a claimed waiter go on; it may be gone when this returns. w: the caller's worker or NULL. */
 void flow__waiter_resume(struct flow__worker *w, struct flow__waiter *waiter);
 
-/* Claims and resumes all, each with this outcome. Returns how many. */
+static inline void flow__claimed_init(struct flow__claimed *c)
+{
+    c->first = NULL;
+    c->last = &c->first;
+}
+
+static inline void flow__claimed_add(struct flow__claimed *c, struct flow__waiter *waiter)
+{
+    waiter->next = NULL;
+    *c->last = waiter;
+    c->last = &waiter->next;
+}
+
+/* Claims all that can be won, each with this outcome. Returns how many. */
+int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c);
+
+/* Resumes them all, without the lock. */
+void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c);
+
+/* The two above in one, under the lock. */
 int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome);
+
+/* Before a waiter of self is put into a queue: epoch is armed, gate closed. */
+static inline void flow__waiter_init(struct flow__waiter *waiter, struct flow__task *self,
+                                     uint64_t epoch)
+{
+    waiter->task = self;
+    waiter->epoch = epoch;
+    waiter->outcome = 0;
+    store_relaxed(&waiter->gate.held, 1);
+}
+
+/* After flow__wait has returned r for a waiter of one queue: takes it out, or, if it was claimed,
+ * waits until it is resumed. Returns r, or if that is 0 the outcome. */
+int flow__waiter_leave(struct flow__waiter *waiter, struct flow__spin *lock, int r);
 
 /* Waits in a queue. The caller holds the lock, has seen that it must wait, and has filled in the
  * waiter's item and value; the lock is released in any case. Returns what the one who claimed it put
@@ -80,5 +131,10 @@ int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, in
 int flow__waiter_wait(struct flow__task *self, struct flow__spin *lock, struct flow__waiters *q,
                       struct flow__waiter *waiter, bool shielded, enum flow__why why,
                       flow_deadline deadline);
+
+/* The same, before all others. */
+int flow__waiter_wait_first(struct flow__task *self, struct flow__spin *lock,
+                            struct flow__waiters *q, struct flow__waiter *waiter, bool shielded,
+                            enum flow__why why, flow_deadline deadline);
 
 #endif

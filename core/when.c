@@ -177,32 +177,6 @@ static int when_any(struct flow__task *self, const flow_task *tasks, size_t n, s
     return r;
 }
 
-/* Runs one of the above as the calling task or for a foreign thread. */
-static struct flow__task *begin(int *error)
-{
-    struct flow__task *self = flow__self();
-
-    if (self)
-        return self;
-    *error = flow__foreign_enter();
-    if (*error)
-        return NULL;
-    self = flow__foreign_self();
-    if (self)
-        return self;
-    *error = -ENOMEM;
-    flow__foreign_leave();
-    return NULL;
-}
-
-static void end(struct flow__task *self)
-{
-    if (!flow__has(self, FLOW__IS_THREAD))
-        return;
-    flow__foreign_release(self);
-    flow__foreign_leave();
-}
-
 int flow_when_all(const flow_task *tasks, size_t n, flow_result *results, flow_deadline deadline)
 {
     struct flow__task *self;
@@ -210,11 +184,11 @@ int flow_when_all(const flow_task *tasks, size_t n, flow_result *results, flow_d
 
     if (n && !tasks)
         return -EINVAL;
-    self = begin(&r);
+    self = flow__caller_begin(&r);
     if (!self)
         return r;
     r = when_all(self, tasks, n, results, deadline);
-    end(self);
+    flow__caller_end(self);
     return r;
 }
 
@@ -226,11 +200,11 @@ int flow_when_any(const flow_task *tasks, size_t n, size_t *winner, flow_result 
 
     if (n == 0 || !tasks)
         return -EINVAL;
-    self = begin(&r);
+    self = flow__caller_begin(&r);
     if (!self)
         return r;
     r = when_any(self, tasks, n, winner, out, deadline);
-    end(self);
+    flow__caller_end(self);
     return r;
 }
 

@@ -346,4 +346,9 @@ bool flow__foreign_stands_by(bool yes); /* returns what held before */
 struct flow__task *flow__foreign_self(void);
 void flow__foreign_release(struct flow__task *stand_in);
 
+/* Around a call that may wait and is for coroutines and foreign threads alike: the calling task, or
+ * the thread's stand-in after flow__foreign_enter. NULL: *error says why. */
+struct flow__task *flow__caller_begin(int *error);
+void flow__caller_end(struct flow__task *self);
+
 #endif
