@@ -94,7 +94,8 @@ static struct seat *seat_workers(const struct flow__topology *topology, int n_wo
     return seats;
 }
 
-static int nearness(const struct flow__topology *topology, const struct seat *thief, const struct seat *victim)
+static int nearness(const struct flow__topology *topology, const struct seat *thief,
+                    const struct seat *victim)
 {
     const struct flow__cpu *a = &topology->cpus[thief->cpu], *b = &topology->cpus[victim->cpu];
 
@@ -174,8 +175,8 @@ static int allocate(struct flow__placement *placement, int n_workers)
     return placement->cpu_id && placement->node && placement->victims ? 0 : -ENOMEM;
 }
 
-int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology, int n_workers,
-                         bool pin)
+int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology,
+                         int n_workers, bool pin)
 {
     uint16_t *scratch;
     struct seat *seats;

@@ -20,20 +20,21 @@
 #include <stdint.h>
 
 struct flow__placement {
-    int *cpu_id;       /* of a worker: the kernel's number, or -1: not pinned */
-    int *node;         /* of a worker: index into the topology's nodes; where it would sit, if not pinned */
+    int *cpu_id; /* of a worker: the kernel's number, or -1: not pinned */
+    int *node; /* of a worker: index into the topology's nodes; where it would sit, if not pinned */
     uint16_t *victims; /* n_workers rows of n_workers - 1 workers, nearest first */
     int n_workers;
 };
 
 /* 0; -EINVAL unless 1 <= n_workers <= 65535; -ENOMEM. After an error there is nothing to free.
  * The topology is not needed afterwards. */
-int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology, int n_workers,
-                         bool pin);
+int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology,
+                         int n_workers, bool pin);
 void flow__placement_free(struct flow__placement *placement);
 
 /* The n_workers - 1 others, in the order in which this worker tries them. */
-static inline const uint16_t *flow__placement_victims(const struct flow__placement *placement, int worker)
+static inline const uint16_t *flow__placement_victims(const struct flow__placement *placement,
+                                                      int worker)
 {
     return placement->victims + (size_t)worker * (size_t)(placement->n_workers - 1);
 }

@@ -13,6 +13,7 @@
  * one usable CPU, stops it. */
 #include "numa/topology.h"
 
+#include "numa/id_list.h"
 #include "numa/node_memory.h"
 
 #include <ctype.h>
@@ -29,49 +30,12 @@
 #define LIVE_ROOT "/sys/devices/system"
 
 enum {
-    MAX_CPU_ID = 65535, /* far above what Linux supports; a larger number is garbage */
-    MAX_SMT = 16,       /* threads of one core; today's largest has 8 */
+    MAX_SMT = 16, /* threads of one core; today's largest has 8 */
     CACHE_LEAVES = 10,
     LOCAL_DISTANCE = 10, /* fixed by ACPI, as is the limit */
     REMOTE_DISTANCE = 20,
     MAX_DISTANCE = 255,
 };
-
-struct id_list { /* rising, without repetitions */
-    int *ids;
-    int n, capacity;
-};
-
-static int list_add(struct id_list *list, int id)
-{
-    if (list->n == list->capacity) {
-        int capacity = list->capacity ? 2 * list->capacity : 16;
-        int *ids = realloc(list->ids, (size_t)capacity * sizeof *ids);
-
-        if (!ids)
-            return -ENOMEM;
-        list->ids = ids;
-        list->capacity = capacity;
-    }
-    list->ids[list->n++] = id;
-    return 0;
-}
-
-static void list_free(struct id_list *list)
-{
-    free(list->ids);
-    *list = (struct id_list){0};
-}
-
-static int compare_ints(const void *a, const void *b)
-{
-    return (*(const int *)a > *(const int *)b) - (*(const int *)a < *(const int *)b);
-}
-
-static bool list_has(const struct id_list *list, int id)
-{
-    return list->n && bsearch(&id, list->ids, (size_t)list->n, sizeof id, compare_ints);
-}
 
 /* Reads a whole text file. The caller frees *text. */
 __attribute__((format(printf, 2, 3))) static int read_text(char **text, const char *format, ...)
@@ -101,74 +65,14 @@ __attribute__((format(printf, 2, 3))) static int read_text(char **text, const ch
     return r;
 }
 
-/* A number of at most `max`, written as the kernel writes it, with *at moved behind it; -1 if there is none. */
-static int parse_id(const char **at, int max)
-{
-    char *end;
-    long value;
-
-    if (!isdigit((unsigned char)**at) || (**at == '0' && isdigit((unsigned char)(*at)[1])))
-        return -1;
-    value = strtol(*at, &end, 10);
-    if (value > max)
-        return -1;
-    *at = end;
-    return (int)value;
-}
-
-static int add_range(struct id_list *list, int first, int last)
-{
-    int r = 0;
-
-    for (int id = first; id <= last && !r; id++)
-        r = list_add(list, id);
-    return r;
-}
-
-/* Parses the kernel's list format, "0-3,8". An empty line is an empty list. */
-static int parse_list(struct id_list *list, const char *at)
-{
-    while (*at && *at != '\n') {
-        int first = parse_id(&at, MAX_CPU_ID), last = first, r;
-
-        if (first >= 0 && *at == '-') {
-            at++;
-            last = parse_id(&at, MAX_CPU_ID);
-        }
-        if (first < 0 || last < first || (list->n && first <= list->ids[list->n - 1]))
-            return -EINVAL;
-        r = add_range(list, first, last);
-        if (r)
-            return r;
-        if (*at == ',')
-            at++;
-        else if (*at && *at != '\n')
-            return -EINVAL;
-    }
-    return 0;
-}
-
-/* Takes the text over. On error the list is empty. */
-static int list_from_text(struct id_list *list, char *text)
-{
-    int r;
-
-    *list = (struct id_list){0};
-    r = parse_list(list, text);
-    free(text);
-    if (r)
-        list_free(list);
-    return r;
-}
-
 /* --- the CPUs that are ours --- */
 
 /* cpu_set_t ends at 1,024 CPUs, and the kernel refuses a mask that is shorter than its own. */
-static int live_affinity(struct id_list *list)
+static int live_affinity(struct flow__id_list *list)
 {
     int r = -EINVAL;
 
-    for (size_t n = 1024; n <= MAX_CPU_ID + 1u && r == -EINVAL; n *= 2) {
+    for (size_t n = 1024; n <= FLOW__MAX_ID + 1u && r == -EINVAL; n *= 2) {
         size_t bytes = CPU_ALLOC_SIZE(n);
         cpu_set_t *set = CPU_ALLOC(n);
 
@@ -177,53 +81,53 @@ static int live_affinity(struct id_list *list)
         r = sched_getaffinity(0, bytes, set) ? -errno : 0;
         for (size_t id = 0; id < n && !r; id++)
             if (CPU_ISSET_S(id, bytes, set))
-                r = list_add(list, (int)id);
+                r = flow__id_list_add(list, (int)id);
         CPU_FREE(set);
     }
     if (r)
-        list_free(list);
+        flow__id_list_free(list);
     return r;
 }
 
-static int read_online(struct id_list *list, const char *root)
+static int read_online(struct flow__id_list *list, const char *root)
 {
     char *text;
     int r = read_text(&text, "%s/cpu/online", root);
 
-    return r ? r : list_from_text(list, text);
+    return r ? r : flow__id_list_take(list, text);
 }
 
 /* As the kernel would answer: what the mask allows and is online. */
-static int fixture_affinity(struct id_list *list, const char *root)
+static int fixture_affinity(struct flow__id_list *list, const char *root)
 {
-    struct id_list online = {0};
+    struct flow__id_list online = {0};
     char *text;
     int kept = 0;
     int r = read_text(&text, "%s/affinity", root);
 
     if (r)
         return r;
-    r = list_from_text(list, text);
+    r = flow__id_list_take(list, text);
     if (r)
         return r;
     r = read_online(&online, root);
     for (int i = 0; i < list->n && !r; i++)
-        if (list_has(&online, list->ids[i]))
+        if (flow__id_list_has(&online, list->ids[i]))
             list->ids[kept++] = list->ids[i];
     if (!r)
         list->n = kept;
-    list_free(&online);
+    flow__id_list_free(&online);
     return 0;
 }
 
-static int read_affinity(struct id_list *list, const char *root, bool live)
+static int read_affinity(struct flow__id_list *list, const char *root, bool live)
 {
     int r = live ? live_affinity(list) : fixture_affinity(list, root);
 
     if (r == -ENOENT || (r && live && r != -ENOMEM))
         r = read_online(list, root);
     if (!r && !list->n) {
-        list_free(list);
+        flow__id_list_free(list);
         r = -EINVAL;
     }
     return r;
@@ -231,20 +135,20 @@ static int read_affinity(struct id_list *list, const char *root, bool live)
 
 static int make_cpus(struct flow__topology *topology, const char *root, bool live)
 {
-    struct id_list list = {0};
+    struct flow__id_list list = {0};
     int r = read_affinity(&list, root, live);
 
     if (r)
         return r;
     topology->cpus = calloc((size_t)list.n, sizeof *topology->cpus);
     if (!topology->cpus) {
-        list_free(&list);
+        flow__id_list_free(&list);
         return -ENOMEM;
     }
     topology->n_cpus = list.n;
     for (int i = 0; i < list.n; i++)
         topology->cpus[i] = (struct flow__cpu){list.ids[i], -1, -1, -1};
-    list_free(&list);
+    flow__id_list_free(&list);
     return 0;
 }
 
@@ -262,15 +166,15 @@ static int *l3_cache_of(struct flow__cpu *cpu)
 
 /* Gives all members of a group that a file of `cpu` lists the same name. One file per group
  * is enough, which on a machine with 2,048 CPUs saves most of the reading. */
-static int name_group(struct flow__topology *topology, const struct flow__cpu *cpu, char *text, int max_members,
-                      int *(*field)(struct flow__cpu *))
+static int name_group(struct flow__topology *topology, const struct flow__cpu *cpu, char *text,
+                      int max_members, int *(*field)(struct flow__cpu *))
 {
-    struct id_list list;
-    int r = list_from_text(&list, text);
+    struct flow__id_list list;
+    int r = flow__id_list_take(&list, text);
 
     if (r)
         return r;
-    if (list.n > max_members || !list_has(&list, cpu->cpu_id))
+    if (list.n > max_members || !flow__id_list_has(&list, cpu->cpu_id))
         r = -EINVAL;
     for (int i = 0; i < list.n && !r; i++) {
         int member = flow__topology_find_cpu(topology, list.ids[i]);
@@ -278,7 +182,7 @@ static int name_group(struct flow__topology *topology, const struct flow__cpu *c
         if (member >= 0 && *field(&topology->cpus[member]) < 0)
             *field(&topology->cpus[member]) = list.ids[0];
     }
-    list_free(&list);
+    flow__id_list_free(&list);
     return r;
 }
 
@@ -339,7 +243,7 @@ static int read_groups(struct flow__topology *topology, const char *root)
 /* --- nodes --- */
 
 /* Lists the folders nodeN: only nodes that are online have one. */
-static int list_nodes(struct id_list *list, const char *root)
+static int list_nodes(struct flow__id_list *list, const char *root)
 {
     char path[PATH_MAX];
     struct dirent *entry;
@@ -353,14 +257,14 @@ static int list_nodes(struct id_list *list, const char *root)
         return -errno;
     while (!r && (entry = readdir(folder))) {
         const char *at = entry->d_name + 4;
-        int id = strncmp(entry->d_name, "node", 4) ? -1 : parse_id(&at, FLOW__MAX_NODE_IDS - 1);
+        int id =
+            strncmp(entry->d_name, "node", 4) ? -1 : flow__parse_id(&at, FLOW__MAX_NODE_IDS - 1);
 
         if (id >= 0 && !*at)
-            r = list_add(list, id);
+            r = flow__id_list_add(list, id);
     }
     closedir(folder);
-    if (list->n)
-        qsort(list->ids, (size_t)list->n, sizeof *list->ids, compare_ints);
+    flow__id_list_sort(list);
     return r;
 }
 
@@ -397,12 +301,12 @@ static uint64_t read_memory_bytes(const char *root, int node_id)
 /* A CPU belongs to the first node that claims it. */
 static int claim_cpus(struct flow__topology *topology, int node, const char *root)
 {
-    struct id_list list;
+    struct flow__id_list list;
     char *text;
     int r = read_text(&text, "%s/node/node%d/cpulist", root, topology->nodes[node].node_id);
 
     if (!r)
-        r = list_from_text(&list, text);
+        r = flow__id_list_take(&list, text);
     if (r)
         return r;
     for (int i = 0; i < list.n; i++) {
@@ -411,7 +315,7 @@ static int claim_cpus(struct flow__topology *topology, int node, const char *roo
         if (cpu >= 0 && topology->cpus[cpu].node < 0)
             topology->cpus[cpu].node = node;
     }
-    list_free(&list);
+    flow__id_list_free(&list);
     return 0;
 }
 
@@ -422,7 +326,7 @@ static void parse_distances(int *row, int n, int self, const char *at)
 
     for (int i = 0; i < n; i++) {
         at += strspn(at, " \t");
-        values[i] = parse_id(&at, MAX_DISTANCE);
+        values[i] = flow__parse_id(&at, MAX_DISTANCE);
         if (values[i] < LOCAL_DISTANCE)
             return;
     }
@@ -446,18 +350,19 @@ static void read_distances(struct flow__topology *topology, int node, const char
 
 static int fixture_mems_allowed(unsigned long *mask, const char *root)
 {
-    struct id_list list;
+    struct flow__id_list list;
     char *text;
     int r = read_text(&text, "%s/mems_allowed", root);
 
     if (!r)
-        r = list_from_text(&list, text);
+        r = flow__id_list_take(&list, text);
     if (r)
         return r;
     memset(mask, 0, FLOW__NODE_MASK_WORDS * sizeof *mask);
     for (int i = 0; i < list.n && list.ids[i] < FLOW__MAX_NODE_IDS; i++)
-        mask[(size_t)list.ids[i] / (8 * sizeof *mask)] |= 1ul << ((size_t)list.ids[i] % (8 * sizeof *mask));
-    list_free(&list);
+        mask[(size_t)list.ids[i] / (8 * sizeof *mask)] |=
+            1ul << ((size_t)list.ids[i] % (8 * sizeof *mask));
+    flow__id_list_free(&list);
     return 0;
 }
 
@@ -470,7 +375,8 @@ static void mark_allowed_memory(struct flow__topology *topology, const char *roo
     for (int i = 0; i < topology->n_nodes; i++) {
         struct flow__node *node = &topology->nodes[i];
 
-        node->memory_allowed = node->memory_bytes && (r || flow__node_mask_has(mask, node->node_id));
+        node->memory_allowed =
+            node->memory_bytes && (r || flow__node_mask_has(mask, node->node_id));
     }
 }
 
@@ -482,7 +388,8 @@ static int nearest_memory(const struct flow__topology *topology, int from)
         return from;
     for (int to = 0; to < topology->n_nodes; to++)
         if (topology->nodes[to].memory_allowed &&
-            (best < 0 || flow__topology_distance(topology, from, to) < flow__topology_distance(topology, from, best)))
+            (best < 0 || flow__topology_distance(topology, from, to) <
+                             flow__topology_distance(topology, from, best)))
             best = to;
     return best < 0 ? from : best;
 }
@@ -497,7 +404,7 @@ static int allocate_nodes(struct flow__topology *topology, int n)
 
 static int make_nodes(struct flow__topology *topology, const char *root, bool live)
 {
-    struct id_list list = {0};
+    struct flow__id_list list = {0};
     int r = list_nodes(&list, root);
 
     if (r != -ENOMEM)
@@ -511,7 +418,7 @@ static int make_nodes(struct flow__topology *topology, const char *root, bool li
             topology->nodes[i].memory_bytes = read_memory_bytes(root, list.ids[i]);
     if (!r && list.n)
         mark_allowed_memory(topology, root, live);
-    list_free(&list);
+    flow__id_list_free(&list);
     return r;
 }
 

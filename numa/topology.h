@@ -33,7 +33,7 @@ struct flow__node {
 };
 
 struct flow__topology {
-    struct flow__cpu *cpus; /* that we may run on, by rising cpu_id; at least one */
+    struct flow__cpu *cpus;   /* that we may run on, by rising cpu_id; at least one */
     struct flow__node *nodes; /* all that are online, by rising node_id; at least one */
     int *distances;           /* n_nodes * n_nodes, see flow__topology_distance */
     int n_cpus, n_nodes;
