@@ -18,7 +18,7 @@ int flow__node_memory_allowed(unsigned long *mask)
 }
 
 /* get_mempolicy is second because it touches the page, and so changes what it looks at. */
-int flow__node_of(const void *address)
+int flow__page_node_id(const void *address)
 {
     uintptr_t page_mask = ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
     void *page = (void *)((uintptr_t)address & page_mask);
@@ -31,7 +31,7 @@ int flow__node_of(const void *address)
     return node_id;
 }
 
-int flow__node_of_pages(void **pages, size_t n, int *node_ids)
+int flow__page_node_ids(void **pages, size_t n, int *node_ids)
 {
     return move_pages(0, n, pages, NULL, node_ids, 0) ? -errno : 0;
 }

@@ -26,10 +26,10 @@ int flow__node_memory_allowed(unsigned long *mask);
 
 /* The node that the page of this address lies on; -ENOENT or -EFAULT if it was never written to;
  * -EPERM or -ENOSYS in a sandbox. */
-int flow__node_of(const void *address);
+int flow__page_node_id(const void *address);
 
 /* The same for n pages at once, each answer or negative errno to node_ids. 0, or why the question was
  * refused. Touches nothing. */
-int flow__node_of_pages(void **pages, size_t n, int *node_ids);
+int flow__page_node_ids(void **pages, size_t n, int *node_ids);
 
 #endif

@@ -309,8 +309,8 @@ static void test_the_system_puts_pages_where_it_is_told(void **state)
         if (r)
             print_message("node %d: mbind says %d\n", node_id, r);
         p[0] = 1;
-        if (!r && flow__node_of(p) != -EPERM && flow__node_of(p) != -ENOSYS)
-            assert_int_equal(flow__node_of(p), node_id);
+        if (!r && flow__page_node_id(p) != -EPERM && flow__page_node_id(p) != -ENOSYS)
+            assert_int_equal(flow__page_node_id(p), node_id);
         assert_int_equal(flow__sys.bind(p + 1, page_bytes(), node_id), r ? r : -EINVAL);
         assert_true(flow__sys.bind(p, page_bytes(), FLOW__MAX_BIND_IDS - 1) < 0);
         assert_int_equal(flow__sys.bind(p, page_bytes(), -1), -EINVAL);

@@ -93,7 +93,8 @@ CASE(a_broken_fixture_is_named)
 {
     static const struct {
         const char *affinity, *why;
-    } broken[] = {{NULL, "nothing of CPUs"}, {"", "o data"}, {"x\n", "no sense"}, {"\n", "no sense"}};
+    } broken[] = {
+        {NULL, "nothing of CPUs"}, {"", "o data"}, {"x\n", "no sense"}, {"\n", "no sense"}};
     struct flow_options o = workers(1);
 
     machine_use(NULL);

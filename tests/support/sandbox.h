@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a container's seccomp profile does to us. For the rest of the process, so in a CASE. */
+#ifndef FLOW_TESTS_SANDBOX_H
+#define FLOW_TESTS_SANDBOX_H
+
+#include <stdbool.h>
+
+/* mbind gives `error` from now on; unless only_mbind, get_mempolicy and move_pages do too.
+ * Skips the case where seccomp itself is refused. Threads that exist already are not affected. */
+void sandbox_refuse_memory_policy(int error, bool only_mbind);
+
+/* So does sched_setaffinity. */
+void sandbox_refuse_pinning(int error);
+
+#endif

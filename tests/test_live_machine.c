@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The machine that we run on, asked and changed for real: CPUs, pinning, memory policy, and a
+ * sandbox that refuses them. */
+#include "numa/cpu_quota.h"
+#include "numa/node_memory.h"
+#include "numa/placement.h"
+#include "numa/topology.h"
+#include "tests/support/child.h"
+#include "tests/support/sandbox.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct flow__topology machine(void)
+{
+    struct flow__topology t;
+
+    REQUIRE_EQUAL(flow__topology_read(&t, NULL), 0);
+    return t;
+}
+
+CASE(default_workers_fit_the_machine)
+{
+    struct flow__topology t = machine();
+    int n = flow__placement_default_workers(&t, flow__cpu_quota(NULL));
+
+    REQUIRE(n >= 1 && n <= t.n_cpus);
+    flow__topology_free(&t);
+}
+
+static void pin_to(int cpu_id)
+{
+    int r = flow__pin_thread(cpu_id);
+
+    if (r == -EPERM || r == -ENOSYS)
+        skip_case("the system refuses to pin");
+    REQUIRE_EQUAL(r, 0);
+    REQUIRE_EQUAL(sched_getcpu(), cpu_id);
+}
+
+CASE(a_thread_can_be_pinned_to_each_cpu)
+{
+    struct flow__topology t = machine();
+
+    for (int i = 0; i < t.n_cpus; i++)
+        pin_to(t.cpus[i].cpu_id);
+    flow__topology_free(&t);
+    REQUIRE_EQUAL(flow__pin_thread(-1), -EINVAL);
+    REQUIRE_EQUAL(flow__pin_thread(INT_MAX), -EINVAL);
+    REQUIRE(flow__pin_thread(65535) < 0);
+}
+
+CASE(with_one_cpu_allowed_there_is_one_cpu)
+{
+    struct flow__topology all = machine(), t;
+    struct flow__placement p;
+
+    for (int i = 0; i < all.n_cpus; i++) {
+        pin_to(all.cpus[i].cpu_id);
+        t = machine();
+        REQUIRE_EQUAL(t.n_cpus, 1);
+        REQUIRE_EQUAL(t.cpus[0].cpu_id, all.cpus[i].cpu_id);
+        REQUIRE_EQUAL(flow__placement_default_workers(&t, 0), 1);
+        REQUIRE_EQUAL(flow__placement_make(&p, &t, 3, true), 0);
+        for (int worker = 0; worker < 3; worker++)
+            REQUIRE_EQUAL(p.cpu_id[worker], all.cpus[i].cpu_id);
+        flow__placement_free(&p);
+        flow__topology_free(&t);
+    }
+    flow__topology_free(&all);
+}
+
+CASE(the_kernel_says_where_a_page_lies)
+{
+    size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
+    char *page =
+        mmap(NULL, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *pages[2] = {page, page + bytes};
+    int node_ids[2];
+
+    REQUIRE(page != MAP_FAILED);
+    page[100] = 1;
+    if (flow__page_node_ids(pages, 2, node_ids))
+        skip_case("move_pages is refused here");
+    REQUIRE(node_ids[0] >= 0);
+    REQUIRE_EQUAL(node_ids[1], -ENOENT);
+    REQUIRE_EQUAL(flow__page_node_id(page + 100), node_ids[0]);
+    REQUIRE_EQUAL(page[bytes], 0);
+    munmap(page, 2 * bytes);
+    REQUIRE(flow__page_node_id(page) < 0);
+}
+
+/* ---- sandboxes ---- */
+
+static void live_without_memory_policy(int error)
+{
+    static _Alignas(65536) char page[65536];
+    struct flow__topology t;
+    void *at = page;
+    int node_id;
+
+    sandbox_refuse_memory_policy(error, false);
+    REQUIRE_EQUAL(flow__page_node_id(page), -error);
+    REQUIRE_EQUAL(flow__page_node_ids(&at, 1, &node_id), -error);
+    t = machine();
+    REQUIRE(t.nodes[t.nodes[0].memory_node].memory_allowed);
+    flow__topology_free(&t);
+}
+
+CASE(a_sandbox_that_forbids_memory_policy)
+{
+    live_without_memory_policy(EPERM);
+}
+
+CASE(a_sandbox_that_knows_no_memory_policy)
+{
+    live_without_memory_policy(ENOSYS);
+}
+
+/* Unpinned then, and otherwise as ever. */
+CASE(a_sandbox_that_forbids_pinning)
+{
+    struct flow_info info = {.size = sizeof info};
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    o.workers = 2;
+    sandbox_refuse_pinning(EPERM);
+    REQUIRE_EQUAL(flow__pin_thread(sched_getcpu()), -EPERM);
+    test_start_with(&o);
+    REQUIRE_EQUAL(flow_info(&info), 0);
+    REQUIRE_EQUAL(info.pinned, 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+int main(int argc, char **argv)
+{
+    return cases_main(argc, argv);
+}

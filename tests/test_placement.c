@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which CPU a worker sits on and whom it robs first. Expected orders of victims are written
+ * out by hand, from the rules in numa/placement.h. */
+#include "numa/placement.h"
+#include "tests/support/machine.h"
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void read_machine(struct flow__topology *t)
+{
+    assert_int_equal(flow__topology_read(t, machine_path(".")), 0);
+}
+
+static int nearness(const struct flow__topology *t, int cpu_a, int cpu_b)
+{
+    const struct flow__cpu *a = &t->cpus[flow__topology_find_cpu(t, cpu_a)];
+    const struct flow__cpu *b = &t->cpus[flow__topology_find_cpu(t, cpu_b)];
+
+    if (a->node != b->node)
+        return 3 + flow__topology_distance(t, a->node, b->node);
+    return a->core == b->core ? 0 : a->l3_cache == b->l3_cache ? 1 : 2;
+}
+
+/* Every row names every other worker once, nearest first. Needs a pinned placement. */
+static void assert_orders_valid(const struct flow__topology *t, const struct flow__placement *p)
+{
+    char *seen = calloc((size_t)p->n_workers, 1);
+
+    for (int worker = 0; worker < p->n_workers; worker++) {
+        const uint16_t *row = flow__placement_victims(p, worker);
+        int before = 0;
+
+        memset(seen, 0, (size_t)p->n_workers);
+        for (int i = 0; i < p->n_workers - 1; i++) {
+            int now = nearness(t, p->cpu_id[worker], p->cpu_id[row[i]]);
+
+            if (row[i] == worker || seen[row[i]]++ || now < before)
+                fail_msg("worker %d: victim %d at %d is wrong", worker, row[i], i);
+            before = now;
+        }
+        assert_int_equal(t->cpus[flow__topology_find_cpu(t, p->cpu_id[worker])].node,
+                         p->node[worker]);
+    }
+    free(seen);
+}
+
+static void place(struct flow__placement *p, const struct flow__topology *t, int n_workers)
+{
+    assert_int_equal(flow__placement_make(p, t, n_workers, true), 0);
+    assert_int_equal(p->n_workers, n_workers);
+    assert_orders_valid(t, p);
+}
+
+static void assert_victims(const struct flow__placement *p, int worker, const char *expected)
+{
+    char text[256] = "";
+    int length = 0;
+
+    for (int i = 0; i < p->n_workers - 1; i++)
+        length += snprintf(text + length, sizeof text - (size_t)length, "%s%d", i ? " " : "",
+                           flow__placement_victims(p, worker)[i]);
+    assert_string_equal(text, expected);
+}
+
+static void assert_cpus(const struct flow__topology *t, int n_workers, const char *expected)
+{
+    struct flow__placement p;
+    char text[256] = "";
+    int length = 0;
+
+    place(&p, t, n_workers);
+    for (int i = 0; i < n_workers; i++)
+        length += snprintf(text + length, sizeof text - (size_t)length, "%s%d", i ? " " : "",
+                           p.cpu_id[i]);
+    assert_string_equal(text, expected);
+    flow__placement_free(&p);
+}
+
+/* ---- orders of victims ---- */
+
+static void test_one_node(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_one_node);
+    read_machine(&t);
+    place(&p, &t, 4);
+    assert_victims(&p, 0, "1 2 3");
+    assert_victims(&p, 1, "2 3 0");
+    assert_victims(&p, 2, "3 0 1");
+    assert_victims(&p, 3, "0 1 2");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+    assert_null(t.cpus);
+}
+
+static void test_two_sockets_with_smt(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    place(&p, &t, 8); /* on CPUs 0 1 4 5 of node 0 and 2 3 6 7 of node 1 */
+    assert_victims(&p, 0, "2 1 3 4 5 6 7");
+    assert_victims(&p, 1, "3 2 0 5 6 7 4");
+    assert_victims(&p, 2, "0 3 1 6 7 4 5");
+    assert_victims(&p, 3, "1 0 2 7 4 5 6");
+    assert_victims(&p, 4, "6 5 7 0 1 2 3");
+    assert_victims(&p, 6, "4 7 5 2 3 0 1");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+static void test_four_nodes_at_three_distances(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_four_nodes);
+    read_machine(&t);
+    place(&p, &t, 8);
+    assert_victims(&p, 0, "1 2 3 4 5 6 7");
+    assert_victims(&p, 1, "0 3 2 5 6 7 4");
+    assert_victims(&p, 2, "3 0 1 6 7 4 5");
+    assert_victims(&p, 3, "2 1 0 7 4 5 6");
+    assert_victims(&p, 5, "4 7 6 1 2 3 0");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+static void test_several_l3_in_a_node(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_several_l3);
+    read_machine(&t);
+    place(&p, &t, 8);
+    assert_victims(&p, 0, "1 2 3 4 5 6 7");
+    assert_victims(&p, 1, "2 3 0 5 6 7 4");
+    assert_victims(&p, 6, "7 4 5 2 3 0 1");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+/* Sub-NUMA clustering: the cache is one, the memory is not. The node decides. */
+static void test_l3_that_spans_nodes(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_four_nodes);
+    for (int cpu_id = 0; cpu_id < 4; cpu_id++)
+        machine_put_cpu(cpu_id, "cache/index1/shared_cpu_list", "0-3\n");
+    read_machine(&t);
+    place(&p, &t, 8);
+    assert_victims(&p, 3, "2 1 0 7 4 5 6");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+static void test_sparse_node_ids(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_sparse_ids);
+    read_machine(&t);
+    place(&p, &t, 8);
+    assert_victims(&p, 0, "1 2 3 4 5 6 7");
+    assert_victims(&p, 4, "0 1 2 3 5 6 7"); /* 0 to 3 are equally far */
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+static void test_node_without_cpus(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    machine_put_node(2, "cpulist", "\n");
+    machine_put_node(2, "distance", "14 24 10\n");
+    machine_put_node(0, "distance", "10 21 14\n");
+    machine_put_node(1, "distance", "21 10 24\n");
+    machine_put_memory(2, 4 * MACHINE_GIB_IN_KB);
+    read_machine(&t);
+    place(&p, &t, 20);
+    for (int i = 0; i < 20; i++)
+        assert_int_not_equal(p.node[i], 2);
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+static void test_offline_cpus(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    machine_put("cpu/online", "0-2,4-7\n");
+    machine_put_node(1, "cpulist", "2,6-7\n");
+    machine_put_cpu(7, "topology/core_cpus_list", "7\n");
+    machine_put_cpu(2, "cache/index1/shared_cpu_list", "2,6-7\n");
+    machine_put_cpu(3, "topology/core_cpus_list", "");
+    read_machine(&t);
+    assert_int_equal(flow__topology_find_cpu(&t, 3), -1);
+    assert_cpus(&t, 7, "0 1 4 5 2 6 7");
+    flow__topology_free(&t);
+    machine_put("cpu/online", "8-9\n");
+    assert_int_equal(flow__topology_read(&t, machine_path(".")), -EINVAL);
+}
+
+static void test_odd_cpuset(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    machine_put("affinity", "1,3,5,7\n");
+    read_machine(&t);
+    place(&p, &t, 4); /* on CPUs 1 5 of node 0 and 3 7 of node 1 */
+    assert_victims(&p, 0, "1 2 3");
+    assert_victims(&p, 1, "0 3 2");
+    assert_victims(&p, 2, "3 0 1");
+    flow__placement_free(&p);
+    assert_cpus(&t, 2, "1 3");
+    flow__topology_free(&t);
+    machine_put("affinity", "5-7\n"); /* a core's first CPU is not ours, nor is the cache's */
+    read_machine(&t);
+    assert_cpus(&t, 3, "5 6 7");
+    assert_cpus(&t, 4, "5 5 6 7");
+    flow__topology_free(&t);
+}
+
+static void test_2048_cpus(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_huge);
+    read_machine(&t);
+    place(&p, &t, 2048);
+    for (int node = 0; node < 8;
+         node++) { /* the first victims beyond the own node are all different */
+        char hit[2048] = {0};
+
+        for (int worker = 256 * node; worker < 256 * (node + 1); worker++)
+            assert_int_equal(hit[flow__placement_victims(&p, worker)[255]]++, 0);
+    }
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
+/* ---- seats ---- */
+
+static void test_cores_before_siblings_and_around_again(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    assert_cpus(&t, 1, "0");
+    assert_cpus(&t, 2, "0 1");
+    assert_cpus(&t, 4, "0 1 2 3");
+    assert_cpus(&t, 5, "0 1 4 2 3");
+    assert_cpus(&t, 8, "0 1 4 5 2 3 6 7");
+    assert_cpus(&t, 10, "0 0 1 1 4 5 2 3 6 7");
+    flow__topology_free(&t);
+}
+
+/* Siblings that are numbered next to each other, as in many virtual machines. */
+static void test_cores_before_neighbouring_siblings(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_one_node);
+    for (int cpu_id = 0; cpu_id < 4; cpu_id++)
+        machine_put_cpu(cpu_id, "topology/core_cpus_list", cpu_id < 2 ? "0-1\n" : "2-3\n");
+    read_machine(&t);
+    assert_cpus(&t, 2, "0 2");
+    assert_cpus(&t, 3, "0 1 2");
+    assert_cpus(&t, 4, "0 1 2 3");
+    flow__topology_free(&t);
+}
+
+static void test_unpinned_workers_and_bad_counts(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    assert_int_equal(flow__placement_make(&p, &t, 8, false), 0);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(p.cpu_id[i], -1);
+        assert_int_equal(p.node[i], i / 4);
+    }
+    assert_victims(&p, 1, "3 2 0 5 6 7 4");
+    flow__placement_free(&p);
+    assert_int_equal(flow__placement_make(&p, &t, 0, true), -EINVAL);
+    assert_int_equal(flow__placement_make(&p, &t, -1, true), -EINVAL);
+    assert_int_equal(flow__placement_make(&p, &t, 65536, true), -EINVAL);
+    flow__topology_free(&t);
+}
+
+static void test_default_workers(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    assert_int_equal(flow__placement_default_workers(&t, 0), 8);
+    assert_int_equal(flow__placement_default_workers(&t, -1), 8);
+    assert_int_equal(flow__placement_default_workers(&t, 0.05), 1);
+    assert_int_equal(flow__placement_default_workers(&t, 1), 1);
+    assert_int_equal(flow__placement_default_workers(&t, 1.5), 2);
+    assert_int_equal(flow__placement_default_workers(&t, 7.01), 8);
+    assert_int_equal(flow__placement_default_workers(&t, 1e300), 8);
+    flow__topology_free(&t);
+}
+
+static int open_machine(void **state)
+{
+    machine_open(NULL);
+    return test_setup(state);
+}
+
+static int close_machine(void **state)
+{
+    machine_close();
+    return test_teardown(state);
+}
+
+#define FIXTURE_TEST(test) cmocka_unit_test_setup_teardown(test, open_machine, close_machine)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FIXTURE_TEST(test_one_node),
+        FIXTURE_TEST(test_two_sockets_with_smt),
+        FIXTURE_TEST(test_four_nodes_at_three_distances),
+        FIXTURE_TEST(test_several_l3_in_a_node),
+        FIXTURE_TEST(test_l3_that_spans_nodes),
+        FIXTURE_TEST(test_sparse_node_ids),
+        FIXTURE_TEST(test_node_without_cpus),
+        FIXTURE_TEST(test_offline_cpus),
+        FIXTURE_TEST(test_odd_cpuset),
+        FIXTURE_TEST(test_2048_cpus),
+        FIXTURE_TEST(test_cores_before_siblings_and_around_again),
+        FIXTURE_TEST(test_cores_before_neighbouring_siblings),
+        FIXTURE_TEST(test_unpinned_workers_and_bad_counts),
+        FIXTURE_TEST(test_default_workers),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
