@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool guest_is(const char *machine)
@@ -61,6 +62,23 @@ void guest_write(const char *text, const char *format, ...)
     close(fd);
     if (n != (ssize_t)strlen(text))
         child_fail(path, 0, "can not be written");
+}
+
+void guest_make_cgroup(const char *name)
+{
+    char path[256];
+
+    guest_write("+cpuset", "/sys/fs/cgroup/cgroup.subtree_control");
+    snprintf(path, sizeof path, "/sys/fs/cgroup/%s", name);
+    REQUIRE_EQUAL(mkdir(path, 0755), 0);
+}
+
+void guest_join_cgroup(const char *name)
+{
+    char pid[16];
+
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    guest_write(pid, "/sys/fs/cgroup/%s/cgroup.procs", name);
 }
 
 int guest_numbers(const char *text, int *numbers)

@@ -16,6 +16,10 @@ bool guest_is(const char *machine);
 void guest_read(char *text, size_t bytes, const char *path, ...) __attribute__((format(printf, 3, 4)));
 void guest_write(const char *text, const char *path, ...) __attribute__((format(printf, 2, 3)));
 
+/* Makes /sys/fs/cgroup/NAME, with a cpuset; moves this process into it. */
+void guest_make_cgroup(const char *name);
+void guest_join_cgroup(const char *name);
+
 /* Numbers from a text like "0-3,8" or "10 12 21"; returns how many. */
 int guest_numbers(const char *text, int *numbers);
 

@@ -8,6 +8,7 @@
 # Prints what the programs found out, one line that begins with "ok ", "FAILED " or "skip " per case,
 # and the totals last. Where QEMU or a kernel is not to be had it says so and is skipped; with
 # CI=true that is a failure.
+#   FLOW_NUMA_TESTS    these programs only, separated by commas
 #   FLOW_NUMA_KERNEL   a kernel image to boot; else one is found in /boot or fetched (Debian)
 set -u -o pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -112,7 +113,7 @@ describe() { # machine
         for p in 0,2 0,3 1,2 1,3; do
             hardware+=(-numa "dist,src=${p%,*},dst=${p#*,},val=21")
         done
-        tests=guest_topology
+        tests=guest_topology,guest_change,guest_limits
         ;;
     # Node 1 has CPUs but no memory; node 2 is nearer to it than node 0.
     memoryless)
@@ -148,7 +149,7 @@ judge='
 function verdict(kind, what) {
     n[kind]++
     print (kind == "skipped" ? "skip" : kind) " " machine ": " what notes
-    notes = ""
+    notes = ""; quiet = 0
 }
 { sub(/\r$/, "") }
 /^guest: begin / { program = $3; cases = bad = over = 0; next }
@@ -160,7 +161,8 @@ function verdict(kind, what) {
 /^guest: done/ { done = 1 }
 /^\[=+\].* run\./ { over = 1 }
 over { next }
-/^note / { sub(/^note /, "    "); notes = notes "\n" $0 }
+/^child: / { quiet = 1 } # what follows was said before
+/^note / && !quiet { sub(/^note /, "    "); notes = notes "\n" $0 }
 /^\[ +OK \] /        { cases++; verdict("ok", $NF) }
 /^\[  SKIPPED \] /   { cases++; verdict("skipped", $NF) }
 /^\[  FAILED  \] /   { cases++; bad++; verdict("FAILED", $NF) }
@@ -173,6 +175,7 @@ END {
 run_machine() { # machine
     local start=$SECONDS console=$work/$1.console results=$work/$1.results status p f s
     describe "$1"
+    tests=${FLOW_NUMA_TESTS:-$tests}
     rm -f "$console" "$results"
     timeout -k 5 "$boot_limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max "${hardware[@]}" \
         -kernel "$kernel" -initrd "$work/initrd" \
