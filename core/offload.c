@@ -311,7 +311,7 @@ int flow__offload_open(void)
 
     o[0].name = "file", o[0].max_threads = 16, o[0].max_queued = 4096;
     o[1].name = "dns", o[1].max_threads = 8, o[1].max_queued = 1024;
-    o[2].name = "cpu", o[2].max_threads = (unsigned)flow__runtime.cpus_to_run_on,
+    o[2].name = "cpu", o[2].max_threads = (unsigned)flow__runtime.real_cpus,
     o[2].max_queued = 4096;
     for (int i = 0; i < BUILT_IN; i++) {
         built_in[i] = make_lane(&o[i]);

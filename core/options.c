@@ -5,6 +5,7 @@
 #include "core/options.h"
 
 #include "core/worker.h"
+#include "numa/id_list.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -37,7 +38,7 @@ int flow__start_failed(int error, const char *format, ...)
     return error;
 }
 
-enum kind { NUMBER, SWITCH, BYTES, SPAN };
+enum kind { NUMBER, SWITCH, BYTES, SPAN, NODES };
 
 static const struct option {
     const char *name;
@@ -47,6 +48,10 @@ static const struct option {
 } table[] = {
     {"workers", offsetof(struct flow_options, workers), NUMBER, FLOW_WORKERS_AUTO,
      FLOW__MAX_WORKERS},
+    {"workers_per_node", offsetof(struct flow_options, workers_per_node), NUMBER, 0,
+     FLOW__MAX_WORKERS},
+    {"leave_cpus", offsetof(struct flow_options, leave_cpus), NUMBER, 0, FLOW__MAX_ID},
+    {"nodes", offsetof(struct flow_options, nodes), NODES, INT64_MIN, INT64_MAX},
     {"no_pinning", offsetof(struct flow_options, no_pinning), SWITCH, 0, 1},
     {"unguarded_ok", offsetof(struct flow_options, unguarded_ok), SWITCH, 0, 1},
     {"roam", offsetof(struct flow_options, roam), SWITCH, 0, 1},
@@ -90,6 +95,7 @@ static void set(struct flow_options *o, const struct option *entry, int64_t valu
         *(size_t *)at = (size_t)value;
         break;
     case SPAN:
+    case NODES:
         *(int64_t *)at = value;
         break;
     }
@@ -109,6 +115,9 @@ static int check(const struct flow_options *o)
                                       table[i].name, (long long)value, (long long)table[i].least,
                                       (long long)table[i].most);
     }
+    if (o->workers != FLOW_WORKERS_AUTO && o->workers_per_node)
+        return flow__start_failed(-EINVAL,
+                                  "options workers and workers_per_node exclude each other");
     if (o->stack_bytes & (o->stack_bytes - 1))
         return flow__start_failed(-EINVAL, "option stack_bytes is %zu: it must be a power of two",
                                   o->stack_bytes);
@@ -140,23 +149,68 @@ static int64_t factor(enum kind kind, const char *suffix, size_t n)
     return 0;
 }
 
+static int not_a_value(const struct option *entry, const char *text, size_t n)
+{
+    return flow__start_failed(-EINVAL, "option %s: \"%.*s\" is not a value for it", entry->name,
+                              (int)n, text);
+}
+
+/* "0+2-3", in any order. Commas separate options already. */
+static int parse_nodes(const char *text, size_t n, int64_t *out)
+{
+    const char *at = text, *end = text + n;
+    uint64_t nodes = 0;
+
+    for (;;) {
+        int first = flow__parse_id(&at, 63), last = first;
+
+        if (at < end && *at == '-') {
+            at++;
+            last = flow__parse_id(&at, 63);
+        }
+        if (first < 0 || last < first)
+            return -EINVAL;
+        nodes |= UINT64_MAX >> (63 - last) & UINT64_MAX << first;
+        if (at == end)
+            break;
+        if (*at++ != '+')
+            return -EINVAL;
+    }
+    *out = (int64_t)nodes;
+    return 0;
+}
+
 static int parse_value(const struct option *entry, const char *text, size_t n, int64_t *out)
 {
     char *end;
     long long value;
     int64_t times;
 
-    if (entry->kind == NUMBER && n == 4 && !memcmp(text, "auto", 4)) {
+    if (entry->least == FLOW_WORKERS_AUTO && n == 4 && !memcmp(text, "auto", 4)) {
         *out = FLOW_WORKERS_AUTO;
         return 0;
     }
+    if (entry->kind == NODES && n == 3 && !memcmp(text, "all", 3)) {
+        *out = 0;
+        return 0;
+    }
+    if (entry->kind == NODES)
+        return parse_nodes(text, n, out) ? not_a_value(entry, text, n) : 0;
     errno = 0;
     value = strtoll(text, &end, 10);
     times = end > text && end <= text + n ? factor(entry->kind, end, (size_t)(text + n - end)) : 0;
     if (n == 0 || errno || times == 0 || __builtin_mul_overflow(value, times, out))
-        return flow__start_failed(-EINVAL, "option %s: \"%.*s\" is not a value for it", entry->name,
-                                  (int)n, text);
+        return not_a_value(entry, text, n);
     return 0;
+}
+
+/* Two that exclude each other: the one that comes last counts. */
+static void drop_rival(struct flow_options *o, const struct option *entry, int64_t value)
+{
+    if (entry->offset == offsetof(struct flow_options, workers) && value != FLOW_WORKERS_AUTO)
+        o->workers_per_node = 0;
+    if (entry->offset == offsetof(struct flow_options, workers_per_node) && value)
+        o->workers = FLOW_WORKERS_AUTO;
 }
 
 static int parse_pair(struct flow_options *o, const char *text, size_t n)
@@ -179,6 +233,7 @@ static int parse_pair(struct flow_options *o, const char *text, size_t n)
                                       table[i].name, (long long)value, (long long)table[i].least,
                                       (long long)table[i].most);
         set(o, &table[i], value);
+        drop_rival(o, &table[i], value);
         return 0;
     }
     return flow__start_failed(-EINVAL, "there is no option \"%.*s\"", (int)name_bytes, text);

@@ -105,7 +105,7 @@ void flow__close_memory(void)
 /* Spinning takes the CPU from somebody if workers outnumber CPUs, and the quota from oneself. */
 static int64_t spin_limit(const struct flow__runtime *rt)
 {
-    if (rt->n_workers > rt->cpus_to_run_on || rt->cpu_quota > 0)
+    if (rt->n_workers > rt->n_seats || rt->n_workers > rt->real_cpus || rt->cpu_quota > 0)
         return 0;
     return rt->options.spin_ns;
 }

@@ -71,8 +71,10 @@ void flow__thread_begin(struct flow__worker *w)
     pthread_setspecific(worker_key, w);
     name_thread(w);
     /* A CPU that has gone since start, or a sandbox that forbids it: then unpinned. */
-    if (w->cpu_id >= 0 && !flow__pin_thread(w->cpu_id))
+    if (w->cpu_id >= 0 && !flow__pin_thread(w->cpu_id)) {
+        store_relaxed(&w->pinned, true);
         fetch_add_relaxed(&flow__runtime.pinned, 1);
+    }
     prctl(PR_SET_TIMERSLACK, 1, 0, 0,
           0); /* nanoseconds; the default of 50 us would be added to each sleep */
     flow__fatal_stack_open(&w->signal_stack);

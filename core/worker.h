@@ -78,6 +78,7 @@ struct flow__worker {
     struct flow__group *group;
     pthread_t thread;
     void *signal_stack;
+    flow__atomic(bool) pinned; /* written by the owner when it begins */
 
     /* The LIFO slot: written by the owner, emptied by anyone. lifo_pushes lets a
      * thief tell an entry that lies from one that was replaced. */
@@ -128,7 +129,8 @@ struct flow__runtime {
     size_t workers_bytes;
     int n_workers; /* threads; 0: driven, with workers[0] as the one worker */
     int n_places;  /* workers[] entries: max(1, n_workers) */
-    int cpus_to_run_on; /* that really exist, whatever FLOW_TOPOLOGY says */
+    int n_seats;   /* CPUs that may have a worker */
+    int real_cpus; /* that we may run on, whatever FLOW_TOPOLOGY says */
     double cpu_quota;
     int default_class;
     struct flow__group *groups; /* by rising node */

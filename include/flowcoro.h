@@ -12,5 +12,6 @@
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>
 #include <flowcoro/task.h>
+#include <flowcoro/topology.h>
 
 #endif

@@ -76,22 +76,87 @@ static struct seat *rank_cpus(const struct flow__topology *topology)
     return seats;
 }
 
+static bool has_seats(const struct flow__topology *topology, const struct flow__seating *seating,
+                      int node)
+{
+    bool named = !seating->nodes || (node < 64 && seating->nodes >> node & 1);
+
+    return named && topology->nodes[node].n_cpus > seating->leave_cpus;
+}
+
+int flow__seats(const struct flow__topology *topology, const struct flow__seating *seating,
+                int *n_nodes)
+{
+    int n = 0;
+
+    *n_nodes = 0;
+    for (int node = 0; node < topology->n_nodes; node++)
+        if (has_seats(topology, seating, node)) {
+            n += topology->nodes[node].n_cpus - seating->leave_cpus;
+            ++*n_nodes;
+        }
+    return n;
+}
+
+/* Keeps the CPUs that may have a worker, in their order. Returns how many, or -ENOMEM. */
+static int drop_the_others(struct seat *ranked, const struct flow__topology *topology,
+                           const struct flow__seating *seating)
+{
+    int *kept_of = calloc((size_t)topology->n_nodes, sizeof *kept_of);
+    int kept = 0;
+
+    if (!kept_of)
+        return -ENOMEM;
+    for (int i = 0; i < topology->n_cpus; i++) {
+        int node = ranked[i].node;
+
+        if (has_seats(topology, seating, node) &&
+            kept_of[node]++ < topology->nodes[node].n_cpus - seating->leave_cpus)
+            ranked[kept++] = ranked[i];
+    }
+    free(kept_of);
+    return kept;
+}
+
+static void fill_in_turn(struct seat *seats, int n, const struct seat *ranked, int n_ranked)
+{
+    for (int i = 0; i < n; i++)
+        seats[i] = ranked[i % n_ranked];
+}
+
+/* per_node of a node that has some; n is per_node for each of these. */
+static void fill_each_node(struct seat *seats, int n, const struct seat *ranked, int n_ranked,
+                           int per_node)
+{
+    for (int node = 0; n > 0; node++) {
+        int given = 0, before = -1;
+
+        while (given < per_node && given != before) {
+            before = given;
+            for (int i = 0; i < n_ranked && given < per_node; i++)
+                if (ranked[i].node == node)
+                    seats[given++] = ranked[i];
+        }
+        seats += given;
+        n -= given;
+    }
+}
+
 /* One CPU per worker, workers numbered by node. */
-static struct seat *seat_workers(const struct flow__topology *topology, int n_workers)
+static int seat_workers(struct seat *seats, int n, const struct flow__topology *topology,
+                        const struct flow__seating *seating)
 {
     struct seat *ranked = rank_cpus(topology);
-    struct seat *seats = calloc((size_t)n_workers, sizeof *seats);
+    int n_ranked = ranked ? drop_the_others(ranked, topology, seating) : -ENOMEM;
 
-    if (!ranked || !seats) {
-        free(ranked);
-        free(seats);
-        return NULL;
-    }
-    for (int i = 0; i < n_workers; i++)
-        seats[i] = ranked[i % topology->n_cpus];
+    if (n_ranked > 0 && seating->per_node)
+        fill_each_node(seats, n, ranked, n_ranked, seating->per_node);
+    else if (n_ranked > 0)
+        fill_in_turn(seats, n, ranked, n_ranked);
     free(ranked);
-    qsort(seats, (size_t)n_workers, sizeof *seats, by_node);
-    return seats;
+    if (n_ranked > 0)
+        qsort(seats, (size_t)n, sizeof *seats, by_node);
+    return n_ranked < 0 ? n_ranked : 0;
 }
 
 static int nearness(const struct flow__topology *topology, const struct seat *thief,
@@ -170,33 +235,57 @@ static int allocate(struct flow__placement *placement, int n_workers)
 
     placement->n_workers = n_workers;
     placement->cpu_id = calloc(n, sizeof *placement->cpu_id);
+    placement->seat = calloc(n, sizeof *placement->seat);
     placement->node = calloc(n, sizeof *placement->node);
     placement->victims = calloc(n * n, sizeof *placement->victims); /* n * (n - 1), but never 0 */
-    return placement->cpu_id && placement->node && placement->victims ? 0 : -ENOMEM;
+    if (!placement->cpu_id || !placement->seat || !placement->node || !placement->victims)
+        return -ENOMEM;
+    return 0;
 }
 
-int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology,
-                         int n_workers, bool pin)
+static void fill(struct flow__placement *placement, const struct flow__topology *topology,
+                 const struct seat *seats, bool pin, uint16_t *scratch)
 {
-    uint16_t *scratch;
-    struct seat *seats;
-    int r;
-
-    *placement = (struct flow__placement){0};
-    if (n_workers < 1 || n_workers > UINT16_MAX)
-        return -EINVAL;
-    r = allocate(placement, n_workers);
-    seats = seat_workers(topology, n_workers);
-    scratch = calloc((size_t)n_workers, sizeof *scratch);
-    if (!seats || !scratch)
-        r = -ENOMEM;
-    for (int i = 0; i < n_workers && !r; i++) {
+    for (int i = 0; i < placement->n_workers; i++) {
         placement->cpu_id[i] = pin ? topology->cpus[seats[i].cpu].cpu_id : -1;
+        placement->seat[i] = seats[i].cpu;
         placement->node[i] = seats[i].node;
         order_victims(placement, topology, seats, i, scratch);
     }
+}
+
+static int make(struct flow__placement *placement, const struct flow__topology *topology,
+                const struct flow__seating *seating, int n)
+{
+    struct seat *seats = calloc((size_t)n, sizeof *seats);
+    uint16_t *scratch = calloc((size_t)n, sizeof *scratch);
+    int r = allocate(placement, n);
+
+    if (!seats || !scratch)
+        r = -ENOMEM;
+    if (!r)
+        r = seat_workers(seats, n, topology, seating);
+    if (!r)
+        fill(placement, topology, seats, seating->pin, scratch);
     free(scratch);
     free(seats);
+    return r;
+}
+
+int flow__placement_make(struct flow__placement *placement, const struct flow__topology *topology,
+                         const struct flow__seating *seating)
+{
+    int64_t n = seating->n_workers;
+    int n_nodes, r;
+
+    *placement = (struct flow__placement){0};
+    if (!flow__seats(topology, seating, &n_nodes))
+        return -ENODEV;
+    if (seating->per_node)
+        n = (int64_t)seating->per_node * n_nodes;
+    if (n < 1 || n > UINT16_MAX)
+        return -EINVAL;
+    r = make(placement, topology, seating, (int)n);
     if (r)
         flow__placement_free(placement);
     return r;
@@ -205,17 +294,18 @@ int flow__placement_make(struct flow__placement *placement, const struct flow__t
 void flow__placement_free(struct flow__placement *placement)
 {
     free(placement->cpu_id);
+    free(placement->seat);
     free(placement->node);
     free(placement->victims);
     *placement = (struct flow__placement){0};
 }
 
-int flow__placement_default_workers(const struct flow__topology *topology, double quota)
+int flow__placement_default_workers(int n_seats, double quota)
 {
     int whole;
 
-    if (!(quota > 0) || quota >= topology->n_cpus)
-        return topology->n_cpus;
+    if (!(quota > 0) || quota >= n_seats)
+        return n_seats;
     whole = (int)quota;
     return whole + (quota > whole); /* rounded up, so at least 1 */
 }

@@ -445,7 +445,7 @@ int flow__topology_read(struct flow__topology *topology, const char *root)
     bool live = !root;
     int r;
 
-    *topology = (struct flow__topology){0};
+    *topology = (struct flow__topology){.live = live};
     if (live)
         root = LIVE_ROOT;
     r = make_cpus(topology, root, live);
@@ -481,4 +481,12 @@ int flow__topology_find_cpu(const struct flow__topology *topology, int cpu_id)
             high = middle;
     }
     return low < topology->n_cpus && topology->cpus[low].cpu_id == cpu_id ? low : -1;
+}
+
+int flow__topology_find_node(const struct flow__topology *topology, int node_id)
+{
+    for (int i = 0; i < topology->n_nodes; i++)
+        if (topology->nodes[i].node_id == node_id)
+            return i;
+    return -1;
 }

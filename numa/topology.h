@@ -37,6 +37,7 @@ struct flow__topology {
     struct flow__node *nodes; /* all that are online, by rising node_id; at least one */
     int *distances;           /* n_nodes * n_nodes, see flow__topology_distance */
     int n_cpus, n_nodes;
+    bool live; /* the machine that we run on, and not a folder's */
 };
 
 /* Reads the machine: the live one if root is NULL, else a folder laid out like
@@ -50,6 +51,9 @@ void flow__topology_free(struct flow__topology *topology);
 
 /* Index into cpus of a kernel CPU number, or -1 if it is none of ours. */
 int flow__topology_find_cpu(const struct flow__topology *topology, int cpu_id);
+
+/* Index into nodes of a kernel node number, or -1. */
+int flow__topology_find_node(const struct flow__topology *topology, int node_id);
 
 /* How far memory of node `to` is from node `from` (indices): 10 is at home, 20 is twice as far. */
 static inline int flow__topology_distance(const struct flow__topology *topology, int from, int to)

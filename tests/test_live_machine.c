@@ -26,7 +26,7 @@ static struct flow__topology machine(void)
 CASE(default_workers_fit_the_machine)
 {
     struct flow__topology t = machine();
-    int n = flow__placement_default_workers(&t, flow__cpu_quota(NULL));
+    int n = flow__placement_default_workers(t.n_cpus, flow__cpu_quota(NULL));
 
     REQUIRE(n >= 1 && n <= t.n_cpus);
     flow__topology_free(&t);
@@ -56,6 +56,7 @@ CASE(a_thread_can_be_pinned_to_each_cpu)
 
 CASE(with_one_cpu_allowed_there_is_one_cpu)
 {
+    const struct flow__seating seating = {.n_workers = 3, .pin = true};
     struct flow__topology all = machine(), t;
     struct flow__placement p;
 
@@ -64,8 +65,8 @@ CASE(with_one_cpu_allowed_there_is_one_cpu)
         t = machine();
         REQUIRE_EQUAL(t.n_cpus, 1);
         REQUIRE_EQUAL(t.cpus[0].cpu_id, all.cpus[i].cpu_id);
-        REQUIRE_EQUAL(flow__placement_default_workers(&t, 0), 1);
-        REQUIRE_EQUAL(flow__placement_make(&p, &t, 3, true), 0);
+        REQUIRE_EQUAL(flow__placement_default_workers(t.n_cpus, 0), 1);
+        REQUIRE_EQUAL(flow__placement_make(&p, &t, &seating), 0);
         for (int worker = 0; worker < 3; worker++)
             REQUIRE_EQUAL(p.cpu_id[worker], all.cpus[i].cpu_id);
         flow__placement_free(&p);

@@ -11,6 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct flow__seating *seated(int n_workers, bool pin)
+{
+    static struct flow__seating seating;
+
+    seating = (struct flow__seating){.n_workers = n_workers, .pin = pin};
+    return &seating;
+}
+
 static void read_machine(struct flow__topology *t)
 {
     assert_int_equal(flow__topology_read(t, machine_path(".")), 0);
@@ -51,7 +59,7 @@ static void assert_orders_valid(const struct flow__topology *t, const struct flo
 
 static void place(struct flow__placement *p, const struct flow__topology *t, int n_workers)
 {
-    assert_int_equal(flow__placement_make(p, t, n_workers, true), 0);
+    assert_int_equal(flow__placement_make(p, t, seated(n_workers, true)), 0);
     assert_int_equal(p->n_workers, n_workers);
     assert_orders_valid(t, p);
 }
@@ -310,16 +318,16 @@ static void test_unpinned_workers_and_bad_counts(void **state)
     (void)state;
     machine_open(&machine_two_sockets);
     read_machine(&t);
-    assert_int_equal(flow__placement_make(&p, &t, 8, false), 0);
+    assert_int_equal(flow__placement_make(&p, &t, seated(8, false)), 0);
     for (int i = 0; i < 8; i++) {
         assert_int_equal(p.cpu_id[i], -1);
         assert_int_equal(p.node[i], i / 4);
     }
     assert_victims(&p, 1, "3 2 0 5 6 7 4");
     flow__placement_free(&p);
-    assert_int_equal(flow__placement_make(&p, &t, 0, true), -EINVAL);
-    assert_int_equal(flow__placement_make(&p, &t, -1, true), -EINVAL);
-    assert_int_equal(flow__placement_make(&p, &t, 65536, true), -EINVAL);
+    assert_int_equal(flow__placement_make(&p, &t, seated(0, true)), -EINVAL);
+    assert_int_equal(flow__placement_make(&p, &t, seated(-1, true)), -EINVAL);
+    assert_int_equal(flow__placement_make(&p, &t, seated(65536, true)), -EINVAL);
     flow__topology_free(&t);
 }
 
@@ -330,13 +338,13 @@ static void test_default_workers(void **state)
     (void)state;
     machine_open(&machine_two_sockets);
     read_machine(&t);
-    assert_int_equal(flow__placement_default_workers(&t, 0), 8);
-    assert_int_equal(flow__placement_default_workers(&t, -1), 8);
-    assert_int_equal(flow__placement_default_workers(&t, 0.05), 1);
-    assert_int_equal(flow__placement_default_workers(&t, 1), 1);
-    assert_int_equal(flow__placement_default_workers(&t, 1.5), 2);
-    assert_int_equal(flow__placement_default_workers(&t, 7.01), 8);
-    assert_int_equal(flow__placement_default_workers(&t, 1e300), 8);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 0), 8);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, -1), 8);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 0.05), 1);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 1), 1);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 1.5), 2);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 7.01), 8);
+    assert_int_equal(flow__placement_default_workers(t.n_cpus, 1e300), 8);
     flow__topology_free(&t);
 }
 

@@ -24,6 +24,13 @@ struct flow_options {
     size_t size;          /* sizeof(struct flow_options) */
     int workers;          /* worker threads, 0 to 1024; 0: no thread, the program calls flow_drive.
                            * FLOW_WORKERS_AUTO: one per CPU this process may use, fewer under a CPU quota */
+    int workers_per_node; /* so many on each node that may have workers, 0 to 1024; not together with
+                           * a number of workers (0: no say) */
+    int leave_cpus;       /* CPUs of each node that get no worker, those whose turn would come last:
+                           * second threads of a core before first ones (0). A node that has no more
+                           * than these gets none */
+    uint64_t nodes;       /* nodes that may have workers, as a set: bit i for node i of
+                           * flow_topology_node(), up to 63 (0: all nodes) */
     bool no_pinning;      /* leave the workers unpinned */
     bool unguarded_ok;    /* go on without guard pages when the system refuses them */
     bool roam;            /* every task is FLOW_ROAM unless it says FLOW_PINNED */
@@ -47,13 +54,14 @@ struct flow_options {
 
 #define FLOW_OPTIONS_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct flow_options), FLOW_WORKERS_AUTO, false, false, false, false, false, false,  \
-            (size_t)64 * 1024, (size_t)4000000, FLOW_US(20), FLOW_STALL_NS                         \
+        sizeof(struct flow_options), FLOW_WORKERS_AUTO, 0, 0, (uint64_t)0, false, false, false,    \
+            false, false, false, (size_t)64 * 1024, (size_t)4000000, FLOW_US(20), FLOW_STALL_NS    \
     }
 
 /* Sets options from text: "name=value" pairs separated by blanks or commas, the
  * names as above; sizes take K, M, G; spans take ns, us, ms, s; switches take
- * 0 or 1 and "workers" also takes "auto". A name that does not exist or a value out of range gives
+ * 0 or 1; "workers" also takes "auto"; "nodes" takes numbers and ranges between plus signs,
+ * such as 0+2-3, or "all". Of workers and workers_per_node the one that comes last counts. A name that does not exist or a value out of range gives
  * -EINVAL, options stay as they were, and flow_start_error() names it. From any thread that does
  * not call it, or flow_start, at the same time. */
 FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
