@@ -25,10 +25,15 @@
 
 enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY };
 
+/* At the top of each stack; the owner's only. What a task has put here is gone again when it ends. */
 struct flow__stack_header {
     struct flow__task *task;
-    void *fiber; /* ThreadSanitizer's, kept with the slot */
+    void *fiber;              /* ThreadSanitizer's, kept with the slot */
+    struct flow__mutex *held; /* mutexes that the task owns */
+    void *unused;
 };
+
+_Static_assert(sizeof(struct flow__stack_header) % 16 == 0, "frames begin below it");
 
 struct flow__stack_depot {
     struct flow__lock grow_lock; /* before lock */
@@ -120,15 +125,22 @@ static inline struct flow__stack_header *flow__stack_top(const char *slot, int c
            1;
 }
 
-/* The task whose stack we are on, or NULL. No thread-local is read, so this is
- * right also in a coroutine that has just moved to another thread. */
-static inline struct flow__task *flow__self(void)
+/* The header of the stack we are on, or NULL outside of coroutines. No thread-local is read, so this
+ * is right also in a coroutine that has just moved to another thread. */
+static inline struct flow__stack_header *flow__own_header(void)
 {
     uintptr_t offset = flow__stack_pointer() - load_relaxed(&flow__stacks.base);
 
-    return flow__likely(offset < load_relaxed(&flow__stacks.bytes))
-               ? flow__stack_header_at(offset)->task
-               : NULL;
+    return flow__likely(offset < load_relaxed(&flow__stacks.bytes)) ? flow__stack_header_at(offset)
+                                                                    : NULL;
+}
+
+/* The task whose stack we are on, or NULL. */
+static inline struct flow__task *flow__self(void)
+{
+    struct flow__stack_header *header = flow__own_header();
+
+    return flow__likely(header != NULL) ? header->task : NULL;
 }
 
 /* A stack for a task that starts; NULL if there is none to be had. */

@@ -5,6 +5,7 @@
 #include "core/start.h"
 
 #include "core/life.h"
+#include "core/mutex.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -123,6 +124,17 @@ end_on_own_stack(struct flow__worker *w, struct flow__task *t)
     flow__go_last(&gone, &w->strand, FLOW__FINISHED);
 }
 
+/* The function has returned: what it should have given back. */
+static inline void leave_nothing(struct flow__worker *w, struct flow__task *t)
+{
+    struct flow__stack_header *top = flow__stack_top(t->stack, t->stack_class);
+
+    if (flow__unlikely(top->held != NULL)) {
+        flow__mutex_orphan(w, t, top->held);
+        top->held = NULL;
+    }
+}
+
 flow__unsanitized long flow__task_main(void *arg)
 {
     struct flow__task *t = arg;
@@ -136,6 +148,7 @@ flow__unsanitized long flow__task_main(void *arg)
     if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(t->stack))
         flow__die("stack overflow: the canary of the coroutine below was overwritten");
     w = t->home;
+    leave_nothing(w, t);
     if (flow__unlikely(flow__stacks.measured))
         flow__measure_end(w, t);
     w->n_started--;

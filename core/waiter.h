@@ -111,6 +111,23 @@ void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c);
 /* The two above in one, under the lock. */
 int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome);
 
+/* Around claiming and resuming, for coroutines and foreign threads alike: *w is the caller's worker
+ * or NULL. -ESHUTDOWN, -ENOTSUP: there is no runtime, so nobody waits, whatever a queue that was
+ * left behind says. -EPERM: a worker's thread outside of coroutines. */
+static inline int flow__resumer_begin(struct flow__worker **w)
+{
+    struct flow__task *self = flow__self();
+
+    *w = self ? self->home : NULL;
+    return self ? 0 : flow__foreign_enter();
+}
+
+static inline void flow__resumer_end(struct flow__worker *w)
+{
+    if (!w)
+        flow__foreign_leave();
+}
+
 /* Before a waiter of self is put into a queue: epoch is armed, gate closed. */
 static inline void flow__waiter_init(struct flow__waiter *waiter, struct flow__task *self,
                                      uint64_t epoch)

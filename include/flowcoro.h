@@ -11,6 +11,7 @@
 #include <flowcoro/result.h>
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>
+#include <flowcoro/sync.h>
 #include <flowcoro/task.h>
 #include <flowcoro/topology.h>
 

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Mutexes; what the word means, and who may change it, is in the header. Any thread.
+ *
+ * Barging with a limit, as in Go's sync.Mutex, but counted instead of timed: who comes may
+ * take a free mutex before those who wait, at most one of whom is on its way at a time; a waiter that
+ * was woken PATIENCE times in vain is given it by the next unlock. It keeps its place at the head of
+ * the queue meanwhile. */
+#include "core/mutex.h"
+
+#include <errno.h>
+
+#define PATIENCE 2
+
+#define WAITERS FLOW__MUTEX_WAITERS
+#define DEAD    FLOW__MUTEX_DEAD
+
+/* ---- who ---- */
+
+static uintptr_t this_thread(void)
+{
+    static __thread uint64_t mark;
+
+    return (uintptr_t)&mark;
+}
+
+uintptr_t flow__mutex_me(void)
+{
+    struct flow__task *self = flow__self();
+
+    return self ? (uintptr_t)self : this_thread();
+}
+
+static inline uintptr_t owner_of(uintptr_t word)
+{
+    return word & ~WAITERS;
+}
+
+/* The mutexes of a task hang on the top of its stack, the newest first. Its own business, between
+ * its becoming the owner and its giving that up. */
+static inline void hold(struct flow__mutex *m)
+{
+    struct flow__stack_header *top = flow__own_header();
+
+    if (flow__unlikely(!top))
+        return;
+    m->next_held = top->held;
+    top->held = m;
+}
+
+static __attribute__((noinline)) void let_go_of_older(struct flow__mutex **at,
+                                                      struct flow__mutex *m)
+{
+    while (*at != m)
+        at = &(*at)->next_held;
+    *at = m->next_held;
+}
+
+static inline void let_go(struct flow__stack_header *top, struct flow__mutex *m)
+{
+    if (flow__likely(top->held == m))
+        top->held = m->next_held;
+    else
+        let_go_of_older(&top->held, m);
+}
+
+/* ---- locking ---- */
+
+/* 0, -EOWNERDEAD, or -EBUSY. */
+static int take(struct flow__mutex *m, uintptr_t me)
+{
+    uintptr_t seen = 0;
+
+    /* [MUTEX-1] acquire: pairs with [MUTEX-2]; what the last owner did is visible. */
+    if (cas_acquire(&m->word, &seen, me))
+        return 0;
+    /* [MUTEX-1] */
+    return seen == DEAD && cas_acquire(&m->word, &seen, me) ? -EOWNERDEAD : -EBUSY;
+}
+
+/* Under the guard: takes it, or sees to it that the owner's unlock looks into the queue. */
+static int take_or_announce(struct flow__mutex *m, uintptr_t me)
+{
+    uintptr_t more = m->queue.first ? WAITERS : 0, seen = load_relaxed(&m->word), next;
+
+    do
+        next = seen == 0 || seen == DEAD ? me | more : seen | WAITERS;
+    while (!cas_acquire(&m->word, &seen, next)); /* [MUTEX-1] */
+    return seen == 0 ? 0 : seen == DEAD ? -EOWNERDEAD : -EBUSY;
+}
+
+int flow__mutex_compete(struct flow__mutex *m, struct flow__task *self, struct flow__waiter *waiter,
+                        int outcome, bool shielded, flow_deadline deadline)
+{
+    while (outcome == FLOW__MUTEX_WOKEN) {
+        flow__spin_lock(&m->guard);
+        m->woken = 0;
+        outcome = take_or_announce(m, (uintptr_t)waiter->item);
+        if (outcome != -EBUSY) {
+            flow__spin_unlock(&m->guard);
+            break;
+        }
+        waiter->value++;
+        outcome = flow__waiter_wait_first(self, &m->guard, &m->queue, waiter, shielded,
+                                          FLOW__WHY_MUTEX, deadline);
+    }
+    if (outcome == FLOW__MUTEX_HANDED)
+        outcome = 0;
+    if (outcome == 0 || outcome == -EOWNERDEAD)
+        hold(m);
+    return outcome;
+}
+
+static int wait_and_compete(struct flow__mutex *m, struct flow__task *self, uintptr_t me,
+                            flow_deadline deadline)
+{
+    struct flow__waiter waiter = {.item = (void *)me};
+    int r;
+
+    flow__spin_lock(&m->guard);
+    r = take_or_announce(m, me);
+    if (r != -EBUSY) {
+        flow__spin_unlock(&m->guard);
+        hold(m);
+        return r;
+    }
+    r = flow__waiter_wait(self, &m->guard, &m->queue, &waiter, false, FLOW__WHY_MUTEX, deadline);
+    return flow__mutex_compete(m, self, &waiter, r, false, deadline);
+}
+
+static __attribute__((noinline)) int lock_slowly(struct flow__mutex *m, flow_deadline deadline)
+{
+    struct flow__task *self;
+    uintptr_t me = flow__mutex_me();
+    int r = take(m, me);
+
+    if (r != -EBUSY) {
+        hold(m);
+        return r;
+    }
+    if (owner_of(load_relaxed(&m->word)) == me)
+        return -EDEADLK;
+    self = flow__caller_begin(&r);
+    if (!self)
+        return r;
+    r = wait_and_compete(m, self, me, deadline);
+    flow__caller_end(self);
+    return r;
+}
+
+int flow_mutex_lock(struct flow_mutex *mutex, flow_deadline deadline)
+{
+    struct flow__mutex *m = flow__mutex_of(mutex);
+    struct flow__stack_header *top = flow__own_header();
+    uintptr_t nobody = 0;
+
+    /* [MUTEX-1] */
+    if (flow__unlikely(!top) || !cas_acquire(&m->word, &nobody, (uintptr_t)top->task))
+        return lock_slowly(m, deadline);
+    m->next_held = top->held;
+    top->held = m;
+    return 0;
+}
+
+int flow_mutex_trylock(struct flow_mutex *mutex)
+{
+    struct flow__mutex *m = flow__mutex_of(mutex);
+    int r = take(m, flow__mutex_me());
+
+    if (r != -EBUSY)
+        hold(m);
+    return r;
+}
+
+/* ---- unlocking ---- */
+
+/* There is no runtime, so nobody waits. */
+static void forget_waiters(struct flow__mutex *m)
+{
+    m->queue = (struct flow__waiters){NULL, NULL};
+    m->woken = 0;
+}
+
+/* Under the guard, which it lets go: wakes or installs an heir. False: nobody waits any more, and
+ * the word says so. */
+static bool pass_on(struct flow__mutex *m, struct flow__worker *w, uintptr_t me, bool dead)
+{
+    struct flow__waiter *heir = m->woken ? NULL : flow__waiters_claim(&m->queue);
+
+    if (!heir && !m->woken) {
+        store_relaxed(&m->word, me); /* ours, and not yet given up */
+        flow__spin_unlock(&m->guard);
+        return false;
+    }
+    if (heir && (dead || heir->value >= PATIENCE)) {
+        heir->outcome = dead ? -EOWNERDEAD : FLOW__MUTEX_HANDED;
+        store_relaxed(&m->word, (uintptr_t)heir->item | (m->queue.first ? WAITERS : 0));
+    } else {
+        m->woken = 1;
+        /* [MUTEX-2] release: pairs with [MUTEX-1]. */
+        store_release(&m->word, dead ? DEAD : 0);
+    }
+    flow__spin_unlock(&m->guard);
+    if (heir)
+        flow__waiter_resume(w, heir);
+    return true;
+}
+
+static void give_up(struct flow__mutex *m, struct flow__worker *w, uintptr_t me, bool dead)
+{
+    uintptr_t seen = me;
+
+    /* [MUTEX-2] release: pairs with [MUTEX-1]. */
+    while (!cas_release(&m->word, &seen, dead ? DEAD : 0)) {
+        flow__spin_lock(&m->guard);
+        if (pass_on(m, w, me, dead))
+            return;
+        seen = me;
+    }
+}
+
+static __attribute__((noinline)) int unlock_as_thread(struct flow__mutex *m)
+{
+    uintptr_t me = this_thread(), seen = me;
+    int r;
+
+    if (owner_of(load_relaxed(&m->word)) != me)
+        return -EPERM;
+    if (cas_release(&m->word, &seen, 0)) /* [MUTEX-2] */
+        return 0;
+    r = flow__foreign_enter();
+    if (r == -EPERM)
+        return r;
+    if (r)
+        forget_waiters(m);
+    give_up(m, NULL, me, false);
+    if (!r)
+        flow__foreign_leave();
+    return 0;
+}
+
+int flow_mutex_unlock(struct flow_mutex *mutex)
+{
+    struct flow__mutex *m = flow__mutex_of(mutex);
+    struct flow__stack_header *top = flow__own_header();
+    uintptr_t seen;
+
+    if (flow__unlikely(!top))
+        return unlock_as_thread(m);
+    seen = (uintptr_t)top->task;
+    if (flow__unlikely(owner_of(load_relaxed(&m->word)) != seen))
+        return -EPERM;
+    let_go(top, m);
+    if (flow__unlikely(!cas_release(&m->word, &seen, 0))) /* [MUTEX-2] */
+        give_up(m, top->task->home, (uintptr_t)top->task, false);
+    return 0;
+}
+
+void flow__mutex_orphan(struct flow__worker *w, struct flow__task *t, struct flow__mutex *first)
+{
+    for (struct flow__mutex *m = first, *next; m; m = next) {
+        uintptr_t offset = (uintptr_t)m - (uintptr_t)t->stack;
+
+        /* On the stack that has just been left: it is gone, and those before it cannot be found. */
+        if (offset < flow__stack_bytes(t->stack_class))
+            return;
+        next = m->next_held;
+        give_up(m, w, (uintptr_t)t, true);
+    }
+}
