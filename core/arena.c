@@ -22,6 +22,8 @@ static struct {
     flow__atomic(int) bind_to[FLOW__MAX_BIND_IDS]; /* of a node: the kernel's number or DONT_BIND */
     flow__atomic(bool) several; /* memory lies on more than one node */
     flow__atomic(uint64_t) failures;
+    /* Constant while a runtime runs. */
+    const struct flow__topology *topology;
     const char *policy;
 } arena;
 
@@ -116,6 +118,7 @@ void flow__arena_open(const struct flow__topology *topology)
     bool several = has_several(topology);
     int n_bound;
 
+    arena.topology = topology;
     store_relaxed(&arena.failures, 0);
     store_relaxed(&arena.several, several);
     for (int i = 0; i < topology->n_nodes; i++)
@@ -144,6 +147,25 @@ int flow__arena_nodes(void)
     int n = load_acquire(&arena.n_nodes); /* [ARENA-1] */
 
     return n ? n : 1;
+}
+
+/* Is a farther from node than b is, or as far and later in the list? b the node itself: always. */
+static bool is_behind(int node, int a, int b)
+{
+    int far_a = flow__topology_distance(arena.topology, node, a);
+    int far_b = flow__topology_distance(arena.topology, node, b);
+
+    return b == node || far_a > far_b || (far_a == far_b && a > b);
+}
+
+int flow__arena_next_near(int node, int previous)
+{
+    int best = -1;
+
+    for (int i = 0; i < load_relaxed(&arena.n_nodes); i++)
+        if (i != node && is_behind(node, i, previous) && (best < 0 || !is_behind(node, i, best)))
+            best = i;
+    return best;
 }
 
 const char *flow__arena_policy(void)

@@ -21,7 +21,7 @@
 enum { FLOW__ARENA_HUGE = 1 }; /* starts at a multiple of 2 MiB, huge pages wished for */
 
 /* Learns the nodes and tries for each, once and for real, whether memory can be bound to it. The
- * first refusal in a process is reported on stderr. The topology is not needed afterwards. */
+ * first refusal in a process is reported on stderr. The topology must stay until the close. */
 void flow__arena_open(const struct flow__topology *topology);
 void flow__arena_close(void);
 
@@ -38,8 +38,13 @@ int flow__arena_bind(void *start, size_t bytes, int node);
 /* Is this node's memory placed by first touch, though the machine has several nodes? */
 bool flow__arena_needs_touch(int node);
 
-int flow__arena_nodes(void);               /* nodes known: 1 without a runtime */
-const char *flow__arena_policy(void);      /* for flow_info */
+int flow__arena_nodes(void); /* nodes known: 1 without a runtime */
+
+/* The other nodes by their distance from `node`: the nearest with previous = node, then the next after
+ * `previous`; -1: there are no more. Only while the runtime lives; a walk over all nodes. */
+int flow__arena_next_near(int node, int previous);
+
+const char *flow__arena_policy(void);     /* for flow_info */
 uint64_t flow__arena_bind_failures(void); /* since the start */
 
 #endif

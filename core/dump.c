@@ -86,11 +86,10 @@ static flow__unsanitized void describe(struct output *o, struct flow__task *t, u
 
 static int dump(struct output *o)
 {
-    uint32_t used = load_relaxed(&flow__registry.used);
     int n = 0;
 
-    for (uint32_t i = 0; i < used && !o->error; i++) {
-        struct flow__task *t = &flow__registry.base[i];
+    for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at) && !o->error;) {
+        struct flow__task *t = &flow__registry.base[at.slot];
         uint64_t life = load_acquire(&t->life);
 
         if (life == 0 || (life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) ||

@@ -23,7 +23,6 @@
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
 #define MAX_CPUS           8192
 #define STAND_INS          4096u             /* foreign threads that wait at one time */
-#define CACHED_BLOCKS      (4 * FLOW__CHAIN) /* by each worker, at most */
 
 struct flow__runtime flow__runtime;
 struct flow__process flow__process;
@@ -72,11 +71,25 @@ static void prepare_fork(void)
 
 /* ---- starting ---- */
 
+/* Each node's share of max_tasks, by its workers. Free blocks in one worker's cache must not
+ * keep another from making its tasks, so those come on top; the foreign threads' cache is
+ * with the first worker. */
+static void share_blocks(const struct flow__runtime *rt, uint32_t *share)
+{
+    uint32_t n = (uint32_t)rt->n_places, each = (uint32_t)rt->options.max_tasks / n;
+    uint32_t cached = (rt->topology.n_nodes == 1 ? 4 : 6) * FLOW__CHAIN;
+
+    memset(share, 0, (size_t)rt->topology.n_nodes * sizeof *share);
+    for (uint32_t i = 0; i < n; i++)
+        share[rt->placement.node[i]] += each + cached;
+    share[rt->placement.node[0]] += (uint32_t)rt->options.max_tasks % n + cached;
+}
+
 static int open_memory(struct flow__runtime *rt)
 {
-    /* Free blocks in one worker's cache must not keep another from making its tasks. */
-    uint32_t blocks =
-        (uint32_t)rt->options.max_tasks + ((uint32_t)rt->n_places + 1) * CACHED_BLOCKS;
+    uint32_t share[FLOW__MAX_BIND_IDS];
+
+    share_blocks(rt, share);
 
     if (flow__stacks_open(rt->options.unguarded_ok, rt->options.no_fork_stacks))
         return flow__start_failed(-ENOMEM, "cannot reserve address space for stacks");
@@ -88,11 +101,12 @@ static int open_memory(struct flow__runtime *rt)
                                   "option stack_bytes: this system's pages are too large for %zu",
                                   rt->options.stack_bytes);
     }
-    if (flow__registry_open(blocks, STAND_INS)) {
+    if (flow__registry_open(share, STAND_INS)) {
         flow__stacks_close();
         return flow__start_failed(-ENOMEM, "cannot reserve memory for %zu tasks (option max_tasks)",
                                   rt->options.max_tasks);
     }
+    flow__block_cache_open(&rt->foreign_blocks, rt->placement.node[0]);
     return 0;
 }
 
@@ -140,6 +154,43 @@ void flow__close_workers(struct flow__runtime *rt)
     flow__groups_close(rt);
 }
 
+static void touch_worker(struct flow__worker *w)
+{
+    for (size_t at = 0; at < sizeof *w; at += FLOW__WORKER_ALIGN)
+        *((volatile char *)w + at) = 0;
+}
+
+/* Where memory cannot be bound: this thread goes to each node in turn and touches its workers. */
+static void touch_workers(struct flow__runtime *rt)
+{
+    int at_node = -1;
+
+    for (int i = 0; i < rt->n_places && cpus_before; i++) {
+        int node = rt->placement.node[i], cpu_id = rt->placement.cpu_id[i];
+
+        if (cpu_id < 0 || !flow__arena_needs_touch(node))
+            continue;
+        if (node != at_node && flow__pin_thread(cpu_id))
+            continue;
+        at_node = node;
+        touch_worker(&rt->workers[i]);
+    }
+    if (at_node >= 0)
+        sched_setaffinity(0, cpus_before_bytes, cpus_before);
+}
+
+/* Before anything writes to them. */
+static void place_workers(struct flow__runtime *rt)
+{
+    if (rt->topology.n_nodes == 1)
+        return;
+    /* A huge page would serve workers of several nodes. */
+    flow__sys.advise(rt->workers, rt->workers_bytes, MADV_NOHUGEPAGE);
+    for (int i = 0; i < rt->n_places; i++)
+        flow__arena_bind(&rt->workers[i], sizeof rt->workers[i], rt->placement.node[i]);
+    touch_workers(rt);
+}
+
 static int open_workers(struct flow__runtime *rt)
 {
     int64_t now = flow__sys.now();
@@ -152,6 +203,7 @@ static int open_workers(struct flow__runtime *rt)
         flow__sys.unmap(rt->workers, rt->workers_bytes);
         return flow__start_failed(-ENOMEM, "no memory for the workers of %d nodes", rt->n_groups);
     }
+    place_workers(rt);
     seat_workers(rt);
     for (int i = 0; i < rt->n_places; i++)
         if (flow__worker_open(&rt->workers[i], now)) {

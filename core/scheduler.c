@@ -12,6 +12,7 @@
  *   others' rings, and LIFO slots that have lain untouched for a while.
  * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
  * timers are armed); the inbox at every one. */
+#include "core/arena.h"
 #include "core/queues.h"
 #include "core/start.h"
 #include "core/worker.h"
@@ -37,15 +38,16 @@ __thread struct flow__worker *flow__owned_worker;
 int flow__worker_open(struct flow__worker *w, int64_t now)
 {
     flow__list_init(&w->own);
-    flow__timers_init(&w->timers, now);
+    flow__timers_init(&w->timers, now, w->node);
+    flow__block_cache_open(&w->blocks, w->node);
+    w->stacks.node = w->node;
     w->until_poll = POLL_INTERVAL;
     return flow__reserve_one(w);
 }
 
 void flow__worker_close(struct flow__worker *w)
 {
-    if (w->ready.entry)
-        flow__sys.unmap(w->ready.entry, w->ready.capacity * sizeof *w->ready.entry);
+    flow__arena_unmap(w->ready.entry, w->ready.capacity * sizeof *w->ready.entry);
     w->ready.entry = NULL;
     flow__timers_free(&w->timers);
 }
@@ -155,7 +157,8 @@ void flow__after_suspension(struct flow__worker *w)
     struct flow__task *roamer = w->roamer;
 
     if (w->dead_stack) {
-        flow__return_stack(w, w->dead_class, w->dead_stack);
+        flow__count(w, stacks_returned);
+        flow__stack_give_back(&w->stacks, w->dead_class, w->dead_stack);
         w->dead_stack = NULL;
     }
     if (flow__unlikely(roamer)) {
@@ -347,7 +350,7 @@ static int64_t park_deadline(struct flow__worker *w)
     int64_t next = flow__timers_next(&w->timers);
 
     if (w->trim_at == 0) {
-        w->trim_at = flow__stacks_trim(0, TRIM_KEEP) ? flow__sys.now() + TRIM_AFTER_NS : INT64_MAX;
+        w->trim_at = flow__stacks_trim(w->node, 0, TRIM_KEEP) ? flow__sys.now() + TRIM_AFTER_NS : INT64_MAX;
     }
     return next < w->trim_at ? next : w->trim_at;
 }
@@ -362,7 +365,16 @@ static void trim_if_due(struct flow__worker *w)
     for (int c = 0; c < FLOW__STACK_CLASSES; c++)
         if (w->stacks.n[c] > FLOW__STACK_CACHE / 4)
             flow__stack_flush(&w->stacks, c, FLOW__STACK_CACHE / 4);
-    w->trim_at = flow__stacks_trim(TRIM_SLICE, TRIM_KEEP) ? now + 20000000 : INT64_MAX;
+    w->trim_at = flow__stacks_trim(w->node, TRIM_SLICE, TRIM_KEEP) ? now + 20000000 : INT64_MAX;
+}
+
+/* What belongs to other nodes should not lie here while nothing goes on. */
+static void send_home(struct flow__worker *w)
+{
+    if (w->blocks.n_away)
+        flow__blocks_go_home(&w->blocks);
+    if (w->stacks.n_away)
+        flow__stacks_go_home(&w->stacks);
 }
 
 /* Sleeps until there may be work. */
@@ -382,6 +394,7 @@ static void park(struct flow__worker *w, int64_t deadline)
         return;
     }
     flow__count(w, parks);
+    send_home(w);
     flow__tell_quiet();
     became = flow__parker_sleep(&w->parker, &w->group->idle, flow__index_in_group(w), deadline);
     w->searching = became == FLOW__SUMMONED;

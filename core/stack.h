@@ -3,15 +3,20 @@
  * Stacks: aligned power-of-two slots in one reserved region, so that the stack
  * pointer alone tells the running task.
  *
- *   region   one zone per class (16 KiB to 1 MiB), equal powers of two
+ *   region   one zone per class (16 KiB to 1 MiB), equal powers of two | the nodes' depots
+ *   zone     one part per node, equal powers of two, each bound to its node
  *   slot     [ guard page | stack, growing down ... | header, colour ]
  *
  * The header holds the slot's present task. It and the first frames are shifted by a
  * colour of 0 to 15 cache lines, for otherwise the first lines of all stacks
  * would compete for the same cache sets.
  *
- * A free slot is in a worker's cache or in its class's depot; a depot is a stack
- * of slot numbers whose lowest `trimmed` entries have given their pages back. */
+ * A free slot is in a worker's cache or in the depot of its class and node; a depot is a stack
+ * of slot numbers whose lowest `trimmed` entries have given their pages back.
+ *
+ * A slot has its home where its part is. One that a roaming task leaves on a worker of
+ * another node is put `away` there, and goes home with some others. Only when a node's part is
+ * used up do its workers borrow from the nearest node that has slots. */
 #ifndef FLOW_CORE_STACK_H
 #define FLOW_CORE_STACK_H
 
@@ -21,6 +26,7 @@
 #define FLOW__STACK_CLASSES   7
 #define FLOW__STACK_MIN_SHIFT 14
 #define FLOW__STACK_CACHE     32
+#define FLOW__STACKS_AWAY     8
 #define FLOW__CANARY_WORDS    8 /* at a slot's low end where nothing guards it */
 
 enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY };
@@ -35,8 +41,9 @@ struct flow__stack_header {
 
 _Static_assert(sizeof(struct flow__stack_header) % 16 == 0, "frames begin below it");
 
+/* The slots of one class on one node. */
 struct flow__stack_depot {
-    struct flow__lock grow_lock; /* before lock */
+    flow__cache_aligned struct flow__lock grow_lock; /* before lock; of one depot at a time */
     struct flow__lock lock;
     uint32_t n_slots; /* slots that were ever handed out */
     uint32_t max_slots;
@@ -57,14 +64,21 @@ struct flow__stack_region {
     size_t page_bytes;
     char *mapping;
     size_t mapped_bytes;
-    struct flow__stack_depot depot[FLOW__STACK_CLASSES];
+    int n_nodes;
+    unsigned part_shift;     /* a node's part of a zone */
+    char *sections;          /* one per node: its depots, and their slot numbers */
+    size_t section_bytes;
     flow__atomic(uint64_t) trims, guard_failures;
+    flow__atomic(uint64_t) borrowed, sent_home; /* slots used on, or left on, another node */
 };
 
 extern struct flow__stack_region flow__stacks __attribute__((visibility("hidden")));
 
 /* Free slots of one worker, by class. Owner only. */
 struct flow__stack_cache {
+    int node;
+    uint32_t n_away;
+    char *away[FLOW__STACKS_AWAY]; /* slots of other nodes */
     uint32_t n[FLOW__STACK_CLASSES];
     char *slot[FLOW__STACK_CLASSES][FLOW__STACK_CACHE];
 };
@@ -82,13 +96,35 @@ int flow__stack_class(size_t bytes);
 int flow__stack_refill(struct flow__stack_cache *cache, int class_index);
 void flow__stack_flush(struct flow__stack_cache *cache, int class_index, uint32_t keep);
 
-/* Gives back the pages of at most `most` slots that lie idle in the depots, the coldest first.
+/* A slot comes back from a task that may have taken it on another node. */
+void flow__stack_give_back(struct flow__stack_cache *cache, int class_index, char *slot);
+
+/* Sends home what is away, as a worker does that goes to sleep. */
+void flow__stacks_go_home(struct flow__stack_cache *cache);
+
+/* Gives back the pages of at most `most` slots that lie idle in a node's depots, the coldest first.
  * Returns how many are still untrimmed beyond what is kept warm. */
-uint32_t flow__stacks_trim(uint32_t most, uint32_t keep);
+uint32_t flow__stacks_trim(int node, uint32_t most, uint32_t keep);
 uint64_t flow__stacks_mapped(void);
 
 /* The slot that contains an address of the region, or NULL; its class. */
 char *flow__stack_slot_of(uintptr_t address, int *class_index);
+
+/* The node in whose part a slot lies. */
+static inline int flow__stack_node(const char *slot)
+{
+    uintptr_t offset = (uintptr_t)slot - load_relaxed(&flow__stacks.base);
+
+    return (int)((offset & (((uintptr_t)1 << flow__stacks.zone_shift) - 1)) >>
+                 flow__stacks.part_shift);
+}
+
+static inline struct flow__stack_depot *flow__stack_depot(int class_index, int node)
+{
+    return (struct flow__stack_depot *)(flow__stacks.sections +
+                                        (size_t)node * flow__stacks.section_bytes) +
+           class_index;
+}
 
 /* Is the slot's canary intact? Always true where there is a guard page. */
 bool flow__stack_intact(const char *slot);

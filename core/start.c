@@ -4,15 +4,15 @@
  * for every task that has started there. Runs on the worker's thread. */
 #include "core/start.h"
 
+#include "core/arena.h"
 #include "core/life.h"
 #include "core/mutex.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 /* ---- room for started tasks ---- */
 
-static int reserve_ready(struct flow__ready *r, uint32_t n)
+static int reserve_ready(struct flow__ready *r, uint32_t n, int node)
 {
     uint32_t capacity = r->capacity ? r->capacity : 512, count = flow__ready_count(r);
     struct flow__task **entry;
@@ -21,13 +21,12 @@ static int reserve_ready(struct flow__ready *r, uint32_t n)
         return 0;
     while (capacity < n)
         capacity *= 2;
-    entry = flow__sys.map(capacity * sizeof *entry, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    entry = flow__arena_map(capacity * sizeof *entry, node, 0);
     if (!entry)
         return -ENOMEM;
     for (uint32_t i = 0; i < count; i++)
         entry[i] = r->entry[(r->head + i) & r->mask];
-    if (r->entry)
-        flow__sys.unmap(r->entry, r->capacity * sizeof *entry);
+    flow__arena_unmap(r->entry, r->capacity * sizeof *entry);
     *r = (struct flow__ready){entry, 0, count, capacity - 1, capacity};
     return 0;
 }
@@ -36,7 +35,7 @@ int flow__reserve_slowly(struct flow__worker *w)
 {
     uint32_t n = w->n_started - load_relaxed(&w->departed) + 1;
 
-    if (reserve_ready(&w->ready, n))
+    if (reserve_ready(&w->ready, n, w->node))
         return -ENOMEM;
     return flow__timers_reserve(&w->timers, n);
 }

@@ -71,6 +71,10 @@ static void read_all(struct flow_stats *s)
     s->offloaded = load_relaxed(&rt->offloaded);
     s->offload_threads = load_relaxed(&flow__process.offload_threads);
     s->guard_failures = load_relaxed(&flow__stacks.guard_failures);
+    s->blocks_borrowed = load_relaxed(&flow__registry.borrowed);
+    s->blocks_sent_home = load_relaxed(&flow__registry.sent_home);
+    s->stacks_borrowed = load_relaxed(&flow__stacks.borrowed);
+    s->stacks_sent_home = load_relaxed(&flow__stacks.sent_home);
     s->bind_failures = flow__arena_bind_failures();
     s->reclaim_pending = flow__reclaim_pending();
 }

@@ -14,24 +14,24 @@
 #define CANCEL_AGAIN_NS  FLOW_MS(50)
 #define STOP_PATIENCE_NS FLOW_S(1) /* for a worker to leave its coroutine */
 
-static void cancel_blocks(struct flow__worker *w, struct flow__task *first, uint32_t n)
+static void cancel_if_live(struct flow__worker *w, uint32_t slot)
 {
-    for (struct flow__task *t = first; t < first + n; t++) {
-        uint64_t life = load_acquire(&t->life);
+    struct flow__task *t = &flow__registry.base[slot];
+    uint64_t life = load_acquire(&t->life);
 
-        if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
-            flow__cancel_block(w, t);
-    }
+    if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
+        flow__cancel_block(w, t);
 }
 
 void flow__cancel_all(void)
 {
-    struct flow__registry *r = &flow__registry;
     struct flow__task *self = flow__self();
     struct flow__worker *w = self ? self->home : NULL;
 
-    cancel_blocks(w, r->base, load_relaxed(&r->used));
-    cancel_blocks(w, r->base + r->n_blocks, r->used_stand_ins);
+    for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at);)
+        cancel_if_live(w, at.slot);
+    for (uint32_t i = 0; i < flow__registry.used_stand_ins; i++)
+        cancel_if_live(w, flow__registry.n_blocks + i);
 }
 
 /* Ends also those waits of foreign threads that cancellation does not: no task will run any more.
@@ -93,10 +93,8 @@ static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
 
 static void free_details(void)
 {
-    uint32_t used = load_relaxed(&flow__registry.used);
-
-    for (uint32_t i = 0; i < used; i++)
-        flow__sys.release(load_relaxed(&flow__registry.base[i].detail));
+    for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at);)
+        flow__sys.release(load_relaxed(&flow__registry.base[at.slot].detail));
 }
 
 static void close_all(struct flow__runtime *rt)

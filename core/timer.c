@@ -7,12 +7,11 @@
  * future in order, and all of a level before all of the next. */
 #include "core/timer.h"
 
+#include "core/arena.h"
 #include "core/check.h"
-#include "sync/syscall.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define SLOT_BITS 6
 #define IN_HEAP   UINT32_MAX
@@ -22,16 +21,16 @@ static uint64_t tick_of(int64_t deadline)
     return deadline < 0 ? 0 : (uint64_t)deadline >> FLOW__TICK_SHIFT;
 }
 
-void flow__timers_init(struct flow__timers *w, int64_t now)
+void flow__timers_init(struct flow__timers *w, int64_t now, int node)
 {
     memset(w, 0, sizeof *w);
     w->now_tick = tick_of(now);
+    w->node = node;
 }
 
 void flow__timers_free(struct flow__timers *w)
 {
-    if (w->heap)
-        flow__sys.unmap(w->heap, w->heap_capacity * sizeof *w->heap);
+    flow__arena_unmap(w->heap, w->heap_capacity * sizeof *w->heap);
     w->heap = NULL;
     w->heap_capacity = 0;
 }
@@ -45,13 +44,12 @@ int flow__timers_reserve(struct flow__timers *w, uint32_t n)
         return 0;
     while (capacity < n)
         capacity *= 2;
-    heap = flow__sys.map(capacity * sizeof *heap, PROT_READ | PROT_WRITE, MAP_NORESERVE);
+    heap = flow__arena_map(capacity * sizeof *heap, w->node, 0);
     if (!heap)
         return -ENOMEM;
     if (w->heap_count)
         memcpy(heap, w->heap, w->heap_count * sizeof *heap);
-    if (w->heap)
-        flow__sys.unmap(w->heap, w->heap_capacity * sizeof *heap);
+    flow__arena_unmap(w->heap, w->heap_capacity * sizeof *heap);
     w->heap = heap;
     w->heap_capacity = capacity;
     return 0;

@@ -44,10 +44,12 @@ struct flow__timers {
     int64_t earliest[FLOW__WHEEL_LEVELS][FLOW__WHEEL_SLOTS]; /* no timer of the slot is before */
     struct flow__heap_entry *heap;
     uint32_t heap_count, heap_capacity;
+    int node;
     flow__atomic(uint32_t) armed; /* in wheel and heap; written by the owner */
 };
 
-void flow__timers_init(struct flow__timers *timers, int64_t now);
+/* node: where its memory comes from, as in core/arena.h. */
+void flow__timers_init(struct flow__timers *timers, int64_t now, int node);
 void flow__timers_free(struct flow__timers *timers);
 
 /* Makes room for n timers at once, so that adding one cannot fail. 0 or -ENOMEM. */

@@ -48,6 +48,10 @@ struct flow__watch {
 
 struct flow__group;
 
+/* In whole pages, since each worker's are bound to its node. (Where pages are larger than 4 KiB, the
+ * last worker of a node may share one with the first of the next.) */
+#define FLOW__WORKER_ALIGN 4096
+
 struct flow__worker {
     /* Owner only. */
     struct flow__strand strand;     /* the scheduler, while a task runs */
@@ -99,7 +103,7 @@ struct flow__worker {
         flow__atomic(uint64_t) stack_used_most;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
-} __attribute__((aligned(128)));
+} __attribute__((aligned(FLOW__WORKER_ALIGN)));
 
 /* Tasks that no worker holds: overflow, and what foreign threads spawn. */
 struct flow__shared_queue {

@@ -57,7 +57,7 @@ static void run_wheel(const struct bench_run *run)
     uint64_t ops = run->quick ? 200000 : 2000000;
     int64_t clock = bench_now(), elapsed;
 
-    flow__timers_init(wheel, clock);
+    flow__timers_init(wheel, clock, -1);
     bench_check(!flow__timers_reserve(wheel, (uint32_t)run->n), "no memory for the heap");
     for (uint64_t i = 0; i < run->n; i++)
         flow__timer_add(wheel, &timers[i], clock + FLOW_S(10) + spread(i, FLOW_S(50)));

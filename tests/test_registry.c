@@ -16,9 +16,12 @@
 
 static flow__atomic(uint8_t) owner_of[BLOCKS];
 
+static struct flow__block_cache own; /* of the test's own thread */
+
 static void open_registry(uint32_t n)
 {
-    assert_int_equal(flow__registry_open(n, 3), 0);
+    assert_int_equal(flow__registry_open(&n, 3), 0);
+    flow__block_cache_open(&own, 0);
     memset(owner_of, 0, sizeof owner_of);
 }
 
@@ -63,15 +66,13 @@ static void test_each_block_once_and_then_null(void **state)
 
     (void)state;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        struct flow__block_cache cache = {0};
-
         open_registry(sizes[s]);
         for (int round = 0; round < 3; round++) {
-            assert_int_equal(drain(&cache, taken), sizes[s]);
-            assert_null(flow__block_take(&cache));
-            assert_int_equal(load_relaxed(&flow__registry.used), sizes[s]);
+            assert_int_equal(drain(&own, taken), sizes[s]);
+            assert_null(flow__block_take(&own));
+            assert_int_equal(load_relaxed(&flow__registry.depot->used), sizes[s]);
             for (uint32_t i = 0; i < sizes[s]; i++)
-                give(&cache, taken[i], 99);
+                give(&own, taken[i], 99);
         }
         assert_no_failures();
         flow__registry_close();
@@ -81,27 +82,24 @@ static void test_each_block_once_and_then_null(void **state)
 
 static void test_the_warm_block_comes_first(void **state)
 {
-    struct flow__block_cache cache = {0};
     struct flow__task *a, *b;
 
     (void)state;
     open_registry(BLOCKS);
-    a = take(&cache, 1), b = take(&cache, 1);
-    give(&cache, a, 1), give(&cache, b, 1);
-    assert_ptr_equal(take(&cache, 1), b);
-    assert_ptr_equal(take(&cache, 1), a);
+    a = take(&own, 1), b = take(&own, 1);
+    give(&own, a, 1), give(&own, b, 1);
+    assert_ptr_equal(take(&own, 1), b);
+    assert_ptr_equal(take(&own, 1), a);
     assert_no_failures();
     flow__registry_close();
 }
 
 static void test_handles_and_addresses(void **state)
 {
-    struct flow__block_cache cache = {0};
-
     (void)state;
     open_registry(BLOCKS);
     for (uint32_t i = 0; i < 200; i++) {
-        struct flow__task *t = take(&cache, 1);
+        struct flow__task *t = take(&own, 1);
         uint64_t id = flow__id_of(t, (uint64_t)(i + 7) << 32 | 5);
 
         assert_ptr_equal(flow__block_of(id), t);
@@ -120,7 +118,6 @@ static void test_handles_and_addresses(void **state)
 /* Blocks for foreign threads that wait: apart from all others, and no handle leads to one. */
 static void test_stand_ins(void **state)
 {
-    struct flow__block_cache cache = {0};
     static struct flow__task *taken[BLOCKS + 1];
     struct flow__task *a, *b, *c;
 
@@ -136,7 +133,7 @@ static void test_stand_ins(void **state)
     assert_ptr_equal(flow__stand_in_take(), c);
     assert_ptr_equal(flow__stand_in_take(), b);
     assert_null(flow__stand_in_take());
-    assert_int_equal(drain(&cache, taken), BLOCKS);
+    assert_int_equal(drain(&own, taken), BLOCKS);
     assert_no_failures();
     flow__registry_close();
 }
@@ -192,7 +189,8 @@ static void test_blocks_wander_between_threads(void **state)
     (void)state;
     thread_seed = test_seed();
     open_registry(BLOCKS);
-    memset(caches, 0, sizeof caches);
+    for (int i = 0; i < THREADS; i++)
+        flow__block_cache_open(&caches[i], 0);
     pthread_barrier_init(&all_have_sent, NULL, THREADS);
     for (intptr_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, pass_blocks_on, (void *)i), 0);
@@ -203,7 +201,7 @@ static void test_blocks_wander_between_threads(void **state)
         n += drain(&caches[i], rest);
     assert_no_failures();
     assert_int_equal(n, BLOCKS); /* none was lost, none is there twice */
-    assert_null(flow__registry.chains);
+    assert_null(flow__registry.depot->chains);
     for (uint32_t i = 0; i < BLOCKS; i++)
         assert_null(flow__registry.base[i].home); /* where chains hang meanwhile */
     flow__registry_close();
@@ -379,8 +377,11 @@ static void test_forged_handles_lead_nowhere(void **state)
         assert_int_equal(flow_join(task, NULL, FLOW_NOW), -ESRCH);
         assert_int_equal(flow_wake((flow_waker){task.id, r % 3}), -ESRCH);
     }
-    for (uint32_t i = 0; i < load_relaxed(&flow__registry.used); i++)
-        assert_true(flow__registry.base[i].life == 0 || load_relaxed(&flow__registry.base[i].life) & FLOW__LIFE_FREE);
+    for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at);) {
+        uint64_t life = load_relaxed(&flow__registry.base[at.slot].life);
+
+        assert_true(life == 0 || life & FLOW__LIFE_FREE);
+    }
     test_stop();
 }
 

@@ -134,7 +134,7 @@ static void test_cache_is_refilled_and_flushed(void **state)
         assert_ptr_equal(cache.slot[c][cache.n[c] - 1], taken[i]); /* the warm one is next */
     }
     /* Everything is somewhere, and once. */
-    assert_int_equal(cache.n[c] + flow__stacks.depot[c].n_free, flow__stacks_mapped());
+    assert_int_equal(cache.n[c] + flow__stack_depot(c, 0)->n_free, flow__stacks_mapped());
     for (int i = 0; i < 500; i++) {
         taken[i] = flow__stack_take(&cache, c);
         for (int k = 0; k < i; k++)
@@ -237,7 +237,7 @@ static void *trim_always(void *unused)
 {
     (void)unused;
     while (!load_acquire(&trimmer_ends)) {
-        flow__stacks_trim(16, 4);
+        flow__stacks_trim(0, 16, 4);
         sched_yield();
     }
     return NULL;
@@ -261,7 +261,7 @@ static void test_no_slot_has_two_owners(void **state)
     pthread_join(trimmer, NULL);
     assert_no_failures();
     for (int c = 0; c < FLOW__STACK_CLASSES; c++)
-        n_free += flow__stacks.depot[c].n_free;
+        n_free += flow__stack_depot(c, 0)->n_free;
     assert_int_equal(n_free, flow__stacks_mapped());
     print_message("%llu slots, %llu trims\n", (unsigned long long)n_free,
                   (unsigned long long)load_relaxed(&flow__stacks.trims));
@@ -376,7 +376,7 @@ static void test_canary_where_nothing_guards(void **state)
     /* Trimming keeps it. */
     flow__stack_give(&cache, 2, slot);
     flow__stack_flush(&cache, 2, 0);
-    flow__stacks_trim(UINT32_MAX, 0);
+    flow__stacks_trim(0, UINT32_MAX, 0);
     assert_true(flow__stack_intact(slot));
     close_region();
 }
@@ -511,8 +511,8 @@ static void test_trimming_gives_memory_back(void **state)
     dirty_and_give_back(2, TRIMMED);
     dirty = test_rss_bytes();
     assert_true(dirty - before > bytes / 2);
-    assert_int_equal(flow__stacks_trim(0, 0), flow__stacks_mapped());
-    assert_int_equal(flow__stacks_trim(UINT32_MAX, 0), 0);
+    assert_int_equal(flow__stacks_trim(0, 0, 0), flow__stacks_mapped());
+    assert_int_equal(flow__stacks_trim(0, UINT32_MAX, 0), 0);
     after = test_rss_bytes();
     print_message("RSS %zu -> %zu -> %zu KiB\n", before / 1024, dirty / 1024, after / 1024);
     assert_true(dirty > after && dirty - after > bytes / 2);
@@ -539,13 +539,13 @@ static void test_trimming_takes_the_coldest_and_keeps_some(void **state)
     open_region();
     dirty_and_give_back(1, TRIMMED);
     n = (uint32_t)flow__stacks_mapped();
-    left = flow__stacks_trim(10, 50);
+    left = flow__stacks_trim(0, 10, 50);
     assert_int_equal(left, n - 60);
     assert_int_equal(load_relaxed(&flow__stacks.trims), 10);
-    left = flow__stacks_trim(UINT32_MAX, 50);
+    left = flow__stacks_trim(0, UINT32_MAX, 50);
     assert_int_equal(left, 0);
     assert_int_equal(load_relaxed(&flow__stacks.trims), n - 50);
-    assert_int_equal(flow__stacks_trim(UINT32_MAX, 50), 0);
+    assert_int_equal(flow__stacks_trim(0, UINT32_MAX, 50), 0);
     assert_int_equal(load_relaxed(&flow__stacks.trims), n - 50);
     /* The 50 used last are still warm. They come in batches of 16. */
     for (uint32_t i = 0; i < n; i++) {
@@ -565,10 +565,10 @@ static void test_trimming_does_not_touch_what_came_back(void **state)
     open_region();
     dirty_and_give_back(1, 100);
     n = (uint32_t)flow__stacks_mapped();
-    flow__stacks_trim(UINT32_MAX, 0);
+    flow__stacks_trim(0, UINT32_MAX, 0);
     dirty_and_give_back(1, 64); /* from the depot's top, over trimmed ones below */
-    assert_int_equal(flow__stacks_trim(0, 0), 64);
-    assert_int_equal(flow__stacks_trim(UINT32_MAX, 0), 0);
+    assert_int_equal(flow__stacks_trim(0, 0, 0), 64);
+    assert_int_equal(flow__stacks_trim(0, UINT32_MAX, 0), 0);
     assert_int_equal(load_relaxed(&flow__stacks.trims), n + 64);
     close_region();
 }

@@ -42,7 +42,7 @@ static void model_begin(uint64_t seed, int64_t now, uint32_t n_timers)
     memset(&model, 0, sizeof model);
     model.now = now;
     model.random = seed;
-    flow__timers_init(&timers, now);
+    flow__timers_init(&timers, now, -1);
     assert_int_equal(flow__timers_reserve(&timers, 1), 0);
     for (uint32_t i = 0; i < n_timers; i++) {
         memset(&pool[i], 0xa5, sizeof pool[i]); /* nothing may rely on zeroes */
@@ -341,7 +341,7 @@ static void test_arming_and_cancelling_leaves_nothing(void **state)
 
     (void)state;
     assert_non_null(many);
-    flow__timers_init(&timers, 5000);
+    flow__timers_init(&timers, 5000, -1);
     assert_int_equal(flow__timers_reserve(&timers, 100000), 0);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 100000; i++)

@@ -677,12 +677,11 @@ static void print_numbers(const struct flow_stats *s, uint64_t operations, flow_
 /* Neither in use nor waiting for somebody who still looks at it. */
 static void check_that_all_blocks_are_free(void)
 {
-    for (uint32_t i = 0; i < load_relaxed(&flow__registry.used); i++) {
-        uint64_t life = load_acquire(&flow__registry.base[i].life);
+    for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at);) {
+        uint64_t life = load_acquire(&flow__registry.base[at.slot].life);
 
         if (life && !(life & FLOW__LIFE_FREE))
-            fail_msg("block %u of %u is not free: life %#llx", i, load_relaxed(&flow__registry.used),
-                     (unsigned long long)life);
+            fail_msg("block %u is not free: life %#llx", at.slot, (unsigned long long)life);
     }
 }
 

@@ -43,6 +43,10 @@ struct flow_stats {
     uint64_t offloaded;             /* blocking calls begun on helper threads */
     uint64_t offload_threads;       /* helper threads alive */
     uint64_t guard_failures;        /* stacks refused because they could not be guarded */
+    uint64_t blocks_borrowed;       /* control blocks used on a node whose own were used up */
+    uint64_t blocks_sent_home;      /* freed on another node than their own, and sent back */
+    uint64_t stacks_borrowed;       /* the same of stacks */
+    uint64_t stacks_sent_home;
     uint64_t bind_failures;         /* times the system refused to bind memory to a node */
     uint64_t reclaim_pending;       /* objects that wait for an RCU grace period */
 };
