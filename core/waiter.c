@@ -69,10 +69,7 @@ int flow__waiter_leave(struct flow__waiter *waiter, struct flow__spin *lock, int
         flow__spin_unlock(lock);
         return r;
     }
-    /* Woken, it was taken out by who claimed it, and, unless it is a thread, handed over to. */
-    if (flow__has(waiter->task, FLOW__IS_THREAD))
-        flow__spin_lock(&waiter->gate);
-    return waiter->outcome;
+    return flow__waiter_handed(waiter);
 }
 
 static inline int wait_in(struct flow__task *self, struct flow__spin *lock, struct flow__waiters *q,

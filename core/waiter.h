@@ -138,6 +138,15 @@ static inline void flow__waiter_init(struct flow__waiter *waiter, struct flow__t
     store_relaxed(&waiter->gate.held, 1);
 }
 
+/* After a suspension that its claimer ended: it was taken out, and, unless it is a thread, handed over
+ * to; a thread waits for that. Returns the outcome. */
+static inline int flow__waiter_handed(struct flow__waiter *waiter)
+{
+    if (flow__unlikely(flow__has(waiter->task, FLOW__IS_THREAD)))
+        flow__spin_lock(&waiter->gate);
+    return waiter->outcome;
+}
+
 /* After flow__wait has returned r for a waiter of one queue: takes it out, or, if it was claimed,
  * waits until it is resumed. Returns r, or if that is 0 the outcome. */
 int flow__waiter_leave(struct flow__waiter *waiter, struct flow__spin *lock, int r);

@@ -6,6 +6,7 @@
 #define FLOWCORO_H
 
 #include <flowcoro/base.h>
+#include <flowcoro/channel.h>
 #include <flowcoro/memory.h>
 #include <flowcoro/offload.h>
 #include <flowcoro/result.h>

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Sending to and receiving from one channel; the state and its invariants are in the header.
+ * Runs on whatever thread calls: a coroutine's, or a foreign one, which gets a stand-in
+ * only when it has to wait. Nothing here waits under the lock, nor resumes anyone. */
+#include "core/channel.h"
+
+#include <limits.h>
+
+int flow_chan_create(struct flow_chan **out, size_t element_bytes, size_t capacity)
+{
+    struct flow_chan *c;
+    size_t ring_bytes;
+
+    if (!out || __builtin_mul_overflow(element_bytes, capacity, &ring_bytes) ||
+        ring_bytes > PTRDIFF_MAX - sizeof *c || capacity > PTRDIFF_MAX)
+        return -EINVAL;
+    c = flow__sys.allocate(sizeof *c + ring_bytes);
+    if (!c)
+        return -ENOMEM;
+    memset(c, 0, sizeof *c);
+    c->element_bytes = element_bytes;
+    c->capacity = capacity;
+    c->ring_bytes = ring_bytes;
+    *out = c;
+    return 0;
+}
+
+int flow_chan_destroy(struct flow_chan *c, void (*drop)(void *element, void *arg), void *arg)
+{
+    bool busy;
+
+    if (!c)
+        return 0;
+    flow__spin_lock(&c->lock);
+    busy = c->inside > 0;
+    flow__spin_unlock(&c->lock);
+    if (busy)
+        return -EBUSY;
+    for (; drop && c->count; c->count--) {
+        drop(c->ring + c->head, arg);
+        c->head = flow__chan_step(c, c->head, 1);
+    }
+    flow__sys.release(c);
+    return 0;
+}
+
+size_t flow_chan_count(struct flow_chan *c)
+{
+    size_t count;
+
+    flow__spin_lock(&c->lock);
+    count = c->count;
+    flow__spin_unlock(&c->lock);
+    return count;
+}
+
+/* ---- steps ---- */
+
+/* Which of the two a call does, and with what. */
+struct transfer {
+    struct flow_chan *chan;
+    bool sends;
+    char *at; /* what is sent, or where it goes */
+    size_t n, element_bytes;
+};
+
+/* Under the lock: as many as go without waiting. */
+static inline int attempt(const struct transfer *t, struct flow__claimed *served)
+{
+    size_t n = flow__min(t->n, FLOW__CHAN_BATCH);
+
+    return t->sends ? flow__chan_put(t->chan, t->at, n, served)
+                    : flow__chan_take(t->chan, t->at, n, served);
+}
+
+/* Does not touch the channel: whoever was served last may have destroyed it. */
+static inline void advance(struct transfer *t, size_t n)
+{
+    t->at += n * t->element_bytes;
+    t->n -= n;
+}
+
+/* The caller has the lock and must wait. Returns how many were passed on, or an error. */
+static int wait_for_peer(struct flow__task *self, const struct transfer *t, flow_deadline deadline)
+{
+    struct flow_chan *c = t->chan;
+    struct flow__waiter waiter = {.item = t->at, .value = (int64_t)t->n};
+    uint64_t epoch;
+    int r = flow__arm(self, false, &epoch);
+
+    if (r) {
+        flow__spin_unlock(&c->lock);
+        return r;
+    }
+    flow__waiter_init(&waiter, self, epoch);
+    flow__waiters_add(t->sends ? &c->senders : &c->receivers, &waiter);
+    c->inside++;
+    flow__spin_unlock(&c->lock);
+    r = flow__wait(self, epoch, t->sends ? FLOW__WHY_SEND : FLOW__WHY_RECV, deadline);
+    if (r) {
+        flow__spin_lock(&c->lock);
+        flow__waiters_remove(&waiter);
+        c->inside--;
+        flow__spin_unlock(&c->lock);
+        return r;
+    }
+    r = flow__waiter_handed(&waiter);
+    return r ? r : (int)waiter.value;
+}
+
+/* Passes on what goes at once, else waits for one peer, unless the deadline is FLOW_NOW. Returns how
+ * many were passed on, 0 only if nothing goes; or an error. */
+static int step(struct flow__task *self, const struct transfer *t, flow_deadline deadline)
+{
+    struct flow__claimed served;
+    int r;
+
+    flow__claimed_init(&served);
+    flow__spin_lock(&t->chan->lock);
+    r = attempt(t, &served);
+    if (r == 0 && deadline != FLOW_NOW)
+        return wait_for_peer(self, t, deadline);
+    flow__spin_unlock(&t->chan->lock);
+    flow__claimed_resume(self ? self->home : NULL, &served);
+    return r;
+}
+
+/* Receiving ends with the first that came; sending goes on until all are gone. */
+static int transfer(struct flow__task *self, struct transfer t, flow_deadline deadline)
+{
+    size_t wanted = t.n;
+    int r = 0;
+
+    while (t.n && (r = step(self, &t, !t.sends && t.n < wanted ? FLOW_NOW : deadline)) > 0)
+        advance(&t, (size_t)r);
+    return t.n < wanted ? (int)(wanted - t.n) : r;
+}
+
+/* Takes one from the coroutine's share of operations that do not suspend, and lets others run when it
+ * is used up. Not in a read-side section, which nothing but a suspension would disturb. */
+static inline int spend(struct flow__task *self, int r)
+{
+    if (flow__unlikely(--self->home->budget <= 0) && !flow__reclaim_inside())
+        flow_yield();
+    return r;
+}
+
+static int as_coroutine(struct flow__task *self, struct transfer t, flow_deadline deadline)
+{
+    int r;
+
+    if (flow__is_cancelled(self))
+        return -ECANCELED;
+    r = transfer(self, t, deadline);
+    if (deadline == FLOW_NOW)
+        return r ? r : -ETIMEDOUT;
+    return r > 0 ? spend(self, r) : r;
+}
+
+/* Without a stand-in; 0 where the call would have to wait. */
+static int try(const struct transfer *t)
+{
+    struct flow__task *self = flow__self();
+    int r = self ? 0 : flow__foreign_enter();
+
+    if (r)
+        return r;
+    r = transfer(self, *t, FLOW_NOW);
+    if (!self)
+        flow__foreign_leave();
+    return r;
+}
+
+static int as_thread(struct transfer t, flow_deadline deadline)
+{
+    struct flow__task *self;
+    int r = try(&t), waited;
+
+    if (r < 0 || (size_t)r == t.n || (r > 0 && !t.sends))
+        return r;
+    if (deadline == FLOW_NOW)
+        return r ? r : -ETIMEDOUT;
+    advance(&t, (size_t)r);
+    self = flow__caller_begin(&waited);
+    if (self) {
+        waited = transfer(self, t, deadline);
+        flow__caller_end(self);
+    }
+    return waited > 0 ? r + waited : r ? r : waited;
+}
+
+static inline int run(struct transfer t, flow_deadline deadline)
+{
+    struct flow__task *self = flow__self();
+
+    return flow__likely(self != NULL) ? as_coroutine(self, t, deadline) : as_thread(t, deadline);
+}
+
+/* ---- the calls ---- */
+
+static inline struct transfer sending(struct flow_chan *c, const void *elements, size_t n)
+{
+    return (struct transfer){c, true, (char *)elements, n, c->element_bytes};
+}
+
+static inline struct transfer receiving(struct flow_chan *c, void *elements, size_t n)
+{
+    return (struct transfer){c, false, elements, n, c->element_bytes};
+}
+
+/* A count as what a call for one element returns. */
+static inline int one(int r, int none)
+{
+    return r > 0 ? 0 : r ? r : none;
+}
+
+int flow_chan_send(struct flow_chan *chan, const void *element, flow_deadline deadline)
+{
+    return one(run(sending(chan, element, 1), deadline), 0);
+}
+
+int flow_chan_recv(struct flow_chan *chan, void *element, flow_deadline deadline)
+{
+    return one(run(receiving(chan, element, 1), deadline), 0);
+}
+
+int flow_chan_try_send(struct flow_chan *chan, const void *element)
+{
+    struct transfer t = sending(chan, element, 1);
+
+    return one(try(&t), -EAGAIN);
+}
+
+int flow_chan_try_recv(struct flow_chan *chan, void *element)
+{
+    struct transfer t = receiving(chan, element, 1);
+
+    return one(try(&t), -EAGAIN);
+}
+
+int flow_chan_send_many(struct flow_chan *chan, const void *elements, size_t n,
+                        flow_deadline deadline)
+{
+    return n > INT_MAX ? -EINVAL : n ? run(sending(chan, elements, n), deadline) : 0;
+}
+
+int flow_chan_recv_many(struct flow_chan *chan, void *elements, size_t n, flow_deadline deadline)
+{
+    return n == 0 || n > INT_MAX ? -EINVAL : run(receiving(chan, elements, n), deadline);
+}
+
+/* ---- closing ---- */
+
+static void refuse_all(struct flow_chan *c, struct flow__waiters *q, struct flow__claimed *served)
+{
+    struct flow__waiter *waiter;
+
+    while ((waiter = flow__chan_serve(c, q, served)))
+        waiter->outcome = -EPIPE;
+}
+
+static int close_as(struct flow__worker *w, struct flow_chan *c)
+{
+    struct flow__claimed served;
+    int r;
+
+    flow__claimed_init(&served);
+    flow__spin_lock(&c->lock);
+    r = c->closed ? -EPIPE : 0;
+    c->closed = true;
+    refuse_all(c, &c->senders, &served);
+    refuse_all(c, &c->receivers, &served);
+    flow__spin_unlock(&c->lock);
+    flow__claimed_resume(w, &served);
+    return r;
+}
+
+int flow_chan_close(struct flow_chan *chan)
+{
+    struct flow__task *self = flow__self();
+    int r;
+
+    if (self)
+        return close_as(self->home, chan);
+    r = flow__foreign_enter();
+    if (r)
+        return r;
+    r = close_as(NULL, chan);
+    flow__foreign_leave();
+    return r;
+}
