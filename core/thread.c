@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -58,6 +59,23 @@ static void name_thread(struct flow__worker *w)
     pthread_setname_np(pthread_self(), name);
 }
 
+/* A CPU that has gone since start, or a sandbox that forbids it: then it runs unpinned. */
+static void pin(struct flow__worker *w)
+{
+    static flow__atomic(bool) warned;
+    int r = flow__pin_thread(w->cpu_id);
+
+    if (r) {
+        if (!exchange_seq(&warned, true))
+            fprintf(stderr,
+                    "libflowcoro: worker %d cannot be pinned to CPU %d (%s); it runs unpinned\n",
+                    w->index, w->cpu_id, strerror(-r));
+        return;
+    }
+    store_relaxed(&w->pinned, true);
+    fetch_add_relaxed(&flow__runtime.pinned, 1);
+}
+
 void flow__process_begin(void)
 {
     pthread_once(&once, prepare_process);
@@ -70,11 +88,8 @@ void flow__thread_begin(struct flow__worker *w)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &unused);
     pthread_setspecific(worker_key, w);
     name_thread(w);
-    /* A CPU that has gone since start, or a sandbox that forbids it: then unpinned. */
-    if (w->cpu_id >= 0 && !flow__pin_thread(w->cpu_id)) {
-        store_relaxed(&w->pinned, true);
-        fetch_add_relaxed(&flow__runtime.pinned, 1);
-    }
+    if (w->cpu_id >= 0)
+        pin(w);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0,
           0); /* nanoseconds; the default of 50 us would be added to each sleep */
     flow__fatal_stack_open(&w->signal_stack);

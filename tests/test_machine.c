@@ -8,10 +8,12 @@
 #include "tests/support/machine.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct flow_options workers(int n)
@@ -445,6 +447,83 @@ CASE(on_the_real_machine_one_knows_it_too)
         REQUIRE_EQUAL(w.cpu_id, here.cpu);
     REQUIRE_EQUAL(w.pinned, info_now().pinned == info_now().workers);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+static flow__atomic(bool) enough;
+
+static void *look_and_look(void *seen)
+{
+    struct flow_topology_node node = {.size = sizeof node};
+    struct flow_topology_worker w = {.size = sizeof w};
+
+    while (!load_relaxed(&enough)) {
+        int n = flow_topology_cpus(), r;
+
+        REQUIRE(n == 8 || n == 2);
+        REQUIRE_EQUAL(flow_topology_node(1, &node), 0);
+        REQUIRE(node.cpus == 2 || node.cpus == 1);
+        REQUIRE_EQUAL(flow_topology_distance(1, 0), 12);
+        r = flow_topology_worker(1, &w);
+        REQUIRE(r == -ESHUTDOWN || (r == 0 && w.cpu_id == (w.node == 0 ? 1 : 2)));
+        REQUIRE_EQUAL(flow_current_node(), -ENODEV);
+        fetch_add_relaxed((flow__atomic(long) *)seen, 1);
+    }
+    return NULL;
+}
+
+/* Each answer is of one machine, whole. The machine changes while nobody reads it, since the
+ * runtime has. */
+CASE(one_may_look_while_the_runtime_starts_and_stops)
+{
+    flow__atomic(long) seen = 0;
+    struct flow_options o = workers(2);
+    pthread_t thread[2];
+
+    machine_use(&machine_four_nodes);
+    for (int i = 0; i < 2; i++)
+        REQUIRE_EQUAL(pthread_create(&thread[i], NULL, look_and_look, &seen), 0);
+    for (int i = 0; i < TEST_ROUNDS(100, 20); i++) {
+        long before = load_relaxed(&seen);
+
+        test_start_with(&o);
+        machine_put("affinity", i % 2 ? "0-7\n" : "0,2\n");
+        WAIT_UNTIL(load_relaxed(&seen) > before);
+        REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+        before = load_relaxed(&seen);
+        WAIT_UNTIL(load_relaxed(&seen) > before);
+    }
+    store_relaxed(&enough, true);
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+}
+
+static void child_must_give(int expected)
+{
+    int status;
+    pid_t pid = fork();
+
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+        int r = flow_topology_nodes();
+
+        _exit(r == expected && (r > 0 || flow_current_node() == expected) ? 0 : 1);
+    }
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE_EQUAL(status, 0);
+}
+
+CASE(a_child_of_fork_may_look_unless_the_runtime_ran)
+{
+    struct flow_options o = workers(1);
+
+    machine_use(&machine_four_nodes);
+    child_must_give(4);
+    REQUIRE_EQUAL(flow_topology_nodes(), 4);
+    child_must_give(4);
+    test_start_with(&o);
+    child_must_give(-ENOTSUP);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    child_must_give(4);
 }
 
 /* ---- flow_node_of ---- */

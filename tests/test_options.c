@@ -29,9 +29,10 @@ static struct flow_info info_now(void)
 
 /* ---- values ---- */
 
-enum field { WORKERS, STACK, TASKS, SPIN };
+enum field { WORKERS, STACK, TASKS, SPIN, PER_NODE, LEAVE };
 
-static const char *const names[] = {"workers", "stack_bytes", "max_tasks", "spin_ns"};
+static const char *const names[] = {"workers", "stack_bytes",      "max_tasks",
+                                    "spin_ns", "workers_per_node", "leave_cpus"};
 
 static void set(struct flow_options *o, enum field field, int64_t value)
 {
@@ -48,6 +49,13 @@ static void set(struct flow_options *o, enum field field, int64_t value)
     case SPIN:
         o->spin_ns = value;
         break;
+    case PER_NODE:
+        o->workers = FLOW_WORKERS_AUTO;
+        o->workers_per_node = (int)value;
+        break;
+    case LEAVE:
+        o->leave_cpus = (int)value;
+        break;
     }
 }
 
@@ -56,11 +64,12 @@ CASE(a_value_out_of_range_is_refused_and_named)
     static const struct {
         enum field field;
         int64_t value;
-    } bad[] = {{WORKERS, -2},      {WORKERS, 1025},  {WORKERS, INT32_MAX}, {WORKERS, INT32_MIN},
-               {STACK, 0},         {STACK, 8192},    {STACK, 16383},       {STACK, 16385},
-               {STACK, 48 * 1024}, {STACK, 2 << 20}, {STACK, -1},          {TASKS, 0},
-               {TASKS, 67000001},  {TASKS, -1},      {SPIN, -1},           {SPIN, 1000001},
-               {SPIN, INT64_MAX},  {SPIN, INT64_MIN}};
+    } bad[] = {{WORKERS, -2},      {WORKERS, 1025},   {WORKERS, INT32_MAX}, {WORKERS, INT32_MIN},
+               {STACK, 0},         {STACK, 8192},     {STACK, 16383},       {STACK, 16385},
+               {STACK, 48 * 1024}, {STACK, 2 << 20},  {STACK, -1},          {TASKS, 0},
+               {TASKS, 67000001},  {TASKS, -1},       {SPIN, -1},           {SPIN, 1000001},
+               {SPIN, INT64_MAX},  {SPIN, INT64_MIN}, {PER_NODE, -1},       {PER_NODE, 1025},
+               {LEAVE, -1},        {LEAVE, 65536}};
     struct flow_info info = {.size = sizeof info};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -177,6 +186,37 @@ CASE(sizes_and_spans_take_their_suffixes)
     }
 }
 
+CASE(nodes_are_a_set_in_any_order)
+{
+    static const struct {
+        const char *text;
+        uint64_t nodes;
+    } cases[] = {{"nodes=0", 1},
+                 {"nodes=63", (uint64_t)1 << 63},
+                 {"nodes=0+2", 5},
+                 {"nodes=2+0", 5},
+                 {"nodes=1-3", 14},
+                 {"nodes=5-5", 32},
+                 {"nodes=0+2-3+62-63", 13 | (uint64_t)3 << 62},
+                 {"nodes=1+1+0-1", 3},
+                 {"nodes=0-63", UINT64_MAX},
+                 {"nodes=3,nodes=all", 0},
+                 {"nodes=3 nodes=1", 2},
+                 {"nodes=2,workers_per_node=3\tleave_cpus=4", 4}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct flow_options o = FLOW_OPTIONS_INIT;
+
+        REQUIRE_EQUAL(o.nodes, 0);
+        REQUIRE_EQUAL(flow_options_parse(&o, cases[i].text), 0);
+        REQUIRE_EQUAL(o.nodes, cases[i].nodes);
+        if (strstr(cases[i].text, "leave_cpus")) {
+            REQUIRE_EQUAL(o.workers_per_node, 3);
+            REQUIRE_EQUAL(o.leave_cpus, 4);
+        }
+    }
+}
+
 CASE(text_that_is_wrong_changes_nothing_and_is_named)
 {
     static const struct {
@@ -216,14 +256,42 @@ CASE(text_that_is_wrong_changes_nothing_and_is_named)
                {"max_tasks=0", "max_tasks"},
                {"max_tasks=1G", "max_tasks"},
                {"max_tasks=-5", "max_tasks"},
+               {"nodes=", "nodes"},
+               {"nodes=64", "nodes"},
+               {"nodes=-1", "nodes"},
+               {"nodes=1-", "nodes"},
+               {"nodes=3-1", "nodes"},
+               {"nodes=1+", "nodes"},
+               {"nodes=+1", "nodes"},
+               {"nodes=1++2", "nodes"},
+               {"nodes=1-2-3", "nodes"},
+               {"nodes=1:2", "nodes"},
+               {"nodes=0,2", "\"2\""},
+               {"nodes=01", "nodes"},
+               {"nodes=0x1", "nodes"},
+               {"nodes=ALL", "nodes"},
+               {"nodes=auto", "nodes"},
+               {"nodes=99999999999999999999", "nodes"},
+               {"workers_per_node=-1", "workers_per_node"},
+               {"workers_per_node=1025", "workers_per_node"},
+               {"workers_per_node=auto", "\"auto\""},
+               {"leave_cpus=-1", "leave_cpus"},
+               {"leave_cpus=65536", "leave_cpus"},
+               {"leave_cpus=auto", "\"auto\""},
+               {"leave_cpus=1K", "leave_cpus"},
                {"spin_ns=2ms", "spin_ns"},
                {"spin_ns=1s", "spin_ns"},
                {"spin_ns=1K", "spin_ns"},
                {"spin_ns=-1", "spin_ns"},
                {"spin_ns=1m", "spin_ns"},
                {"roam=1 workers=1 rome=1", "\"rome\""}};
-    const struct flow_options before = {
-        .size = sizeof before, .workers = 7, .stack_bytes = 65536, .max_tasks = 9, .spin_ns = 11};
+    const struct flow_options before = {.size = sizeof before,
+                                        .workers = 7,
+                                        .stack_bytes = 65536,
+                                        .max_tasks = 9,
+                                        .spin_ns = 11,
+                                        .nodes = 6,
+                                        .leave_cpus = 2};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct flow_options o = before;
@@ -235,7 +303,8 @@ CASE(text_that_is_wrong_changes_nothing_and_is_named)
         }
         REQUIRE(o.workers == before.workers && o.roam == before.roam &&
                 o.stack_bytes == before.stack_bytes && o.max_tasks == before.max_tasks &&
-                o.spin_ns == before.spin_ns);
+                o.spin_ns == before.spin_ns && o.nodes == before.nodes &&
+                o.leave_cpus == before.leave_cpus && o.workers_per_node == 0);
     }
     REQUIRE_EQUAL(flow_options_parse(NULL, "roam=1"), -EINVAL);
     struct flow_options o = before;

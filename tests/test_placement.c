@@ -7,6 +7,7 @@
 #include "tests/support/test.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,25 @@ static void place(struct flow__placement *p, const struct flow__topology *t, int
     assert_orders_valid(t, p);
 }
 
+static void assert_seats(const struct flow__topology *t, struct flow__seating seating,
+                         const char *expected)
+{
+    struct flow__placement p;
+    char text[256] = "";
+    int length = 0;
+
+    seating.pin = true;
+    assert_int_equal(flow__placement_make(&p, t, &seating), 0);
+    assert_orders_valid(t, &p);
+    for (int i = 0; i < p.n_workers; i++) {
+        assert_int_equal(t->cpus[p.seat[i]].cpu_id, p.cpu_id[i]);
+        length += snprintf(text + length, sizeof text - (size_t)length, "%s%d", i ? " " : "",
+                           p.cpu_id[i]);
+    }
+    assert_string_equal(text, expected);
+    flow__placement_free(&p);
+}
+
 static void assert_victims(const struct flow__placement *p, int worker, const char *expected)
 {
     char text[256] = "";
@@ -77,16 +97,7 @@ static void assert_victims(const struct flow__placement *p, int worker, const ch
 
 static void assert_cpus(const struct flow__topology *t, int n_workers, const char *expected)
 {
-    struct flow__placement p;
-    char text[256] = "";
-    int length = 0;
-
-    place(&p, t, n_workers);
-    for (int i = 0; i < n_workers; i++)
-        length += snprintf(text + length, sizeof text - (size_t)length, "%s%d", i ? " " : "",
-                           p.cpu_id[i]);
-    assert_string_equal(text, expected);
-    flow__placement_free(&p);
+    assert_seats(t, *seated(n_workers, true), expected);
 }
 
 /* ---- orders of victims ---- */
@@ -310,6 +321,130 @@ static void test_cores_before_neighbouring_siblings(void **state)
     flow__topology_free(&t);
 }
 
+static void test_some_nodes_only(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_four_nodes);
+    read_machine(&t);
+    assert_seats(&t, (struct flow__seating){.nodes = 2, .n_workers = 2}, "2 3");
+    assert_seats(&t, (struct flow__seating){.nodes = 2 | 8, .n_workers = 5}, "2 2 3 6 7");
+    assert_seats(&t, (struct flow__seating){.nodes = 8 | 16, .n_workers = 2}, "6 7");
+    assert_seats(&t, (struct flow__seating){.nodes = ~(uint64_t)0, .n_workers = 8},
+                 "0 1 2 3 4 5 6 7");
+    flow__topology_free(&t);
+}
+
+static void test_so_many_workers_per_node(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    assert_seats(&t, (struct flow__seating){.per_node = 1}, "0 2");
+    assert_seats(&t, (struct flow__seating){.per_node = 2}, "0 1 2 3");
+    assert_seats(&t, (struct flow__seating){.per_node = 3}, "0 1 4 2 3 6");
+    assert_seats(&t, (struct flow__seating){.per_node = 5}, "0 0 1 4 5 2 2 3 6 7");
+    assert_seats(&t, (struct flow__seating){.per_node = 9, .nodes = 2}, "2 2 2 3 3 6 6 7 7");
+    assert_seats(&t, (struct flow__seating){.per_node = 1, .n_workers = -1}, "0 2");
+    flow__topology_free(&t);
+    machine_put("affinity", "0-5\n"); /* node 0: 0 1 4 5, node 1: 2 3 */
+    read_machine(&t);
+    assert_seats(&t, (struct flow__seating){.per_node = 3}, "0 1 4 2 2 3");
+    flow__topology_free(&t);
+}
+
+/* The CPUs whose turn comes last stay free: second threads first, then the highest cores. */
+static void test_cpus_are_left_free(void **state)
+{
+    struct flow__topology t;
+    int n_nodes;
+
+    (void)state;
+    machine_open(&machine_two_sockets);
+    read_machine(&t);
+    assert_seats(&t, (struct flow__seating){.leave_cpus = 1, .n_workers = 6}, "0 1 4 2 3 6");
+    assert_seats(&t, (struct flow__seating){.leave_cpus = 1, .n_workers = 7}, "0 0 1 4 2 3 6");
+    assert_seats(&t, (struct flow__seating){.leave_cpus = 3, .n_workers = 2}, "0 2");
+    assert_seats(&t, (struct flow__seating){.leave_cpus = 3, .per_node = 2}, "0 0 2 2");
+    assert_int_equal(flow__seats(&t, &(struct flow__seating){.leave_cpus = 1}, &n_nodes), 6);
+    assert_int_equal(n_nodes, 2);
+    assert_int_equal(flow__seats(&t, &(struct flow__seating){.leave_cpus = 4}, &n_nodes), 0);
+    assert_int_equal(n_nodes, 0);
+    flow__topology_free(&t);
+    machine_put("affinity", "0-3,5-7\n"); /* node 0: 0 1 5 and node 1: 2 3 6 7 */
+    read_machine(&t);
+    assert_seats(&t, (struct flow__seating){.leave_cpus = 3, .n_workers = 2}, "2 2");
+    assert_int_equal(flow__seats(&t, &(struct flow__seating){.leave_cpus = 3}, &n_nodes), 1);
+    assert_int_equal(n_nodes, 1);
+    flow__topology_free(&t);
+}
+
+static void test_no_seat_at_all(void **state)
+{
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&machine_four_nodes);
+    read_machine(&t);
+    assert_int_equal(
+        flow__placement_make(&p, &t, &(struct flow__seating){.nodes = 16, .n_workers = 1}),
+        -ENODEV);
+    assert_int_equal(
+        flow__placement_make(&p, &t, &(struct flow__seating){.leave_cpus = 2, .n_workers = 1}),
+        -ENODEV);
+    assert_int_equal(flow__placement_make(&p, &t, &(struct flow__seating){.per_node = INT_MAX}),
+                     -EINVAL);
+    assert_null(p.victims);
+    flow__topology_free(&t);
+}
+
+/* A set has 64 bits; nodes beyond are in it only if it is empty. */
+static void test_more_nodes_than_a_set_can_name(void **state)
+{
+    enum { N = 70 };
+    struct flow__cpu cpus[N];
+    struct flow__node nodes[N];
+    static int distances[N * N];
+    const struct flow__topology t = {cpus, nodes, distances, N, N, false};
+    int n_nodes;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        cpus[i] = (struct flow__cpu){i, i, i, i};
+        nodes[i] = (struct flow__node){i, 1, 1 << 20, true, i};
+        for (int j = 0; j < N; j++)
+            distances[i * N + j] = i == j ? 10 : 20;
+    }
+    assert_int_equal(flow__seats(&t, &(struct flow__seating){0}, &n_nodes), N);
+    assert_int_equal(flow__seats(&t, &(struct flow__seating){.nodes = ~(uint64_t)0}, &n_nodes), 64);
+    assert_seats(&t, (struct flow__seating){.nodes = (uint64_t)1 << 63 | 1 << 6, .per_node = 1},
+                 "6 63");
+}
+
+/* Two sockets, each with two L3 caches and SMT, as AMD builds them: sibling, cache, node, socket. */
+static void test_several_l3_in_each_of_two_sockets(void **state)
+{
+    static const struct machine amd = {2, 4, 2, 2, {0, 1}, {"10 32\n", "32 10\n"}};
+    struct flow__topology t;
+    struct flow__placement p;
+
+    (void)state;
+    machine_open(&amd);
+    read_machine(&t);
+    place(&p, &t, 16); /* on CPUs 0-3 8-11 of node 0 and 4-7 12-15 of node 1 */
+    assert_int_equal(p.cpu_id[4], 8);
+    assert_int_equal(p.cpu_id[8], 4);
+    assert_victims(&p, 0, "4 1 5 2 3 6 7 8 9 10 11 12 13 14 15");
+    assert_victims(&p, 4, "0 5 1 6 7 2 3 12 13 14 15 8 9 10 11");
+    assert_victims(&p, 13, "9 8 12 15 10 11 14 5 6 7 0 1 2 3 4");
+    flow__placement_free(&p);
+    flow__topology_free(&t);
+}
+
 static void test_unpinned_workers_and_bad_counts(void **state)
 {
     struct flow__topology t;
@@ -377,6 +512,12 @@ int main(void)
         FIXTURE_TEST(test_2048_cpus),
         FIXTURE_TEST(test_cores_before_siblings_and_around_again),
         FIXTURE_TEST(test_cores_before_neighbouring_siblings),
+        FIXTURE_TEST(test_some_nodes_only),
+        FIXTURE_TEST(test_so_many_workers_per_node),
+        FIXTURE_TEST(test_cpus_are_left_free),
+        FIXTURE_TEST(test_no_seat_at_all),
+        FIXTURE_TEST(test_more_nodes_than_a_set_can_name),
+        FIXTURE_TEST(test_several_l3_in_each_of_two_sockets),
         FIXTURE_TEST(test_unpinned_workers_and_bad_counts),
         FIXTURE_TEST(test_default_workers),
     };

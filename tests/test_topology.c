@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- what must hold of every machine ---- */
 
@@ -384,6 +385,59 @@ static void test_broken_memory(void **state)
     flow__topology_free(&t);
 }
 
+/* Whatever single file is missing, or a folder in its place: what it would have said has a default. */
+static void test_any_file_may_be_missing(void **state)
+{
+    static const char *const files[] = {"cpu/cpu5/topology/core_cpus_list",
+                                        "cpu/cpu0/cache/index1/level",
+                                        "cpu/cpu0/cache/index1/shared_cpu_list",
+                                        "node/node1/cpulist",
+                                        "node/node1/distance",
+                                        "node/node1/meminfo",
+                                        "cpu/online",
+                                        "affinity"};
+    struct flow__topology t;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * (sizeof files / sizeof *files); i++) {
+        const char *file = files[i / 2];
+
+        machine_open(&machine_two_sockets);
+        machine_remove(file);
+        if (i % 2)
+            assert_int_equal(mkdir(machine_path(file), 0755), 0);
+        if (i % 2 && !strcmp(file, "affinity")) { /* it is there, and says nothing */
+            assert_true(flow__topology_read(&t, machine_path(".")) < 0);
+            continue;
+        }
+        read_fixture(&t);
+        assert_int_equal(t.n_cpus, 8);
+        assert_int_equal(t.n_nodes, 2);
+        assert_int_equal(t.nodes[1].n_cpus, strstr(file, "cpulist") ? 0 : 4);
+        assert_int_equal(flow__topology_distance(&t, 1, 0), strstr(file, "distance") ? 20 : 21);
+        assert_int_equal(t.nodes[1].memory_node, strstr(file, "meminfo") ? 0 : 1);
+        assert_int_equal(t.cpus[5].core, 1); /* its sibling says so too */
+        assert_int_equal(t.cpus[4].l3_cache, 0);
+        flow__topology_free(&t);
+    }
+}
+
+static void test_nodes_are_found_by_the_kernels_number(void **state)
+{
+    struct flow__topology t;
+
+    (void)state;
+    machine_open(&machine_sparse_ids);
+    read_fixture(&t);
+    assert_false(t.live);
+    assert_int_equal(flow__topology_find_node(&t, 0), 0);
+    assert_int_equal(flow__topology_find_node(&t, 12), 5);
+    assert_int_equal(flow__topology_find_node(&t, 255), 7);
+    assert_int_equal(flow__topology_find_node(&t, 2), -1);
+    assert_int_equal(flow__topology_find_node(&t, -1), -1);
+    flow__topology_free(&t);
+}
+
 static void test_root_that_is_too_long(void **state)
 {
     char path[2 * PATH_MAX];
@@ -409,6 +463,7 @@ static void test_live_machine(void **state)
     assert_int_equal(sched_getaffinity(0, bytes, set), 0);
     assert_int_equal(flow__topology_read(&t, NULL), 0);
     assert_sane(&t);
+    assert_true(t.live);
     assert_int_equal(t.n_cpus, CPU_COUNT_S(bytes, set));
     for (int i = 0; i < t.n_cpus; i++)
         assert_true(CPU_ISSET_S((size_t)t.cpus[i].cpu_id, bytes, set));
@@ -453,6 +508,8 @@ int main(void)
         FIXTURE_TEST(test_broken_distances),
         FIXTURE_TEST(test_broken_nodes),
         FIXTURE_TEST(test_broken_memory),
+        FIXTURE_TEST(test_any_file_may_be_missing),
+        FIXTURE_TEST(test_nodes_are_found_by_the_kernels_number),
         FIXTURE_TEST(test_root_that_is_too_long),
         FIXTURE_TEST(test_live_machine),
     };
