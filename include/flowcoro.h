@@ -9,6 +9,7 @@
 #include <flowcoro/channel.h>
 #include <flowcoro/memory.h>
 #include <flowcoro/offload.h>
+#include <flowcoro/pool.h>
 #include <flowcoro/result.h>
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>

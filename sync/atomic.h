@@ -36,6 +36,9 @@
 #define fetch_or_seq(p, v)      atomic_fetch_or_explicit(p, v, memory_order_seq_cst)
 #define fetch_and_seq(p, v)     atomic_fetch_and_explicit(p, v, memory_order_seq_cst)
 
+/* The compiler moves no access across it; the CPU may. */
+#define compiler_barrier() atomic_signal_fence(memory_order_seq_cst)
+
 /* Compare and swap: true if *p was *expected and is now v, else *expected is what was found. */
 #define cas_acquire(p, expected, v)                                                                \
     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acquire,                  \

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <linux/mempolicy.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -99,6 +100,20 @@ static int real_bind(void *start, size_t bytes, int node_id)
                : 0;
 }
 
+static int membarrier(int command)
+{
+    return syscall(SYS_membarrier, command, 0, 0) ? -errno : 0;
+}
+
+static int real_barrier(void)
+{
+    int r = membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+
+    if (r == -EPERM && !membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
+        r = membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    return r;
+}
+
 static void *real_allocate(size_t bytes)
 {
     return calloc(1, bytes);
@@ -135,7 +150,7 @@ static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run
 #define REAL_CALLS                                                                                 \
     {                                                                                              \
         real_futex_wait, real_futex_wake, real_now, real_map, real_unmap, real_protect,            \
-            real_advise, real_bind, real_allocate, free, real_thread_create                                   \
+            real_advise, real_bind, real_barrier, real_allocate, free, real_thread_create          \
     }
 
 struct flow__syscalls flow__sys = REAL_CALLS;

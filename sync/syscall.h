@@ -34,6 +34,10 @@ struct flow__syscalls {
     /* Asks for this kernel node's memory (MPOL_PREFERRED) for pages touched from now on. */
     int (*bind)(void *start, size_t bytes, int node_id);
 
+    /* Every running thread of the process passes a full memory barrier (membarrier); the first call
+     * asks for the right to it. -ENOSYS, -EPERM or the like where that is refused. */
+    int (*barrier)(void);
+
     void *(*allocate)(size_t bytes); /* zeroed; small and cold things only */
     void (*release)(void *p);
 

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The magazines of a pool: how their owners use them, and how others close them. The protocol stands
+ * in core/pool.h. */
+#ifndef FLOW_CORE_MAGAZINE_H
+#define FLOW_CORE_MAGAZINE_H
+
+#include "core/pool.h"
+
+/* ---- the owner ---- */
+
+/* The magazine of the worker that runs this thread, if it has one. */
+static inline struct flow__magazine *flow__magazine_own(struct flow_pool *pool)
+{
+    struct flow__worker *w = flow__owned_worker;
+
+    return flow__likely(w != NULL) ? load_relaxed(&pool->magazine[w->index]) : NULL;
+}
+
+/* After this the owner looks whether the magazine is open. */
+static inline void flow__magazine_begin(struct flow__magazine *m)
+{
+    flow__assert(load_relaxed(&m->busy) == 0);
+    store_relaxed(&m->busy, 1);
+    /* [POOL-3] no more than order for the compiler: pairs with [POOL-4], where membarrier makes
+     * a full barrier of it, between this store and the loads of floor and limit. */
+    compiler_barrier();
+}
+
+static inline void flow__magazine_end(struct flow__magazine *m)
+{
+    /* [POOL-5] release: pairs with [POOL-6]; what the owner did to the magazine is visible. */
+    store_release(&m->busy, 0);
+}
+
+/* flow__magazine_begin, and true if it is open. */
+static inline bool flow__magazine_enter(struct flow__magazine *m)
+{
+    flow__magazine_begin(m);
+    /* [POOL-7] acquire: pairs with [POOL-8]. */
+    if (load_acquire(&m->floor) != UINT32_MAX)
+        return true;
+    flow__magazine_end(m);
+    return false;
+}
+
+/* Makes the worker's magazine. NULL: it is to have none, or there is no memory. The node's depot
+ * exists. */
+struct flow__magazine *flow__magazine_make(struct flow_pool *pool, struct flow__worker *w,
+                                           int node);
+
+/* For a worker that sits on another node than in the runtime before. While entered. */
+void flow__magazine_move(struct flow_pool *pool, struct flow__magazine *m, int node);
+
+/* While entered, or closed: free blocks go home, of the slots all but the `keep` youngest. */
+void flow__give_slots_home(struct flow_pool *pool, struct flow__magazine *m, uint32_t keep);
+void flow__give_away_home(struct flow_pool *pool, struct flow__magazine *m);
+
+/* ---- anyone ---- */
+
+/* Empties all magazines into the depots and leaves them closed. False: it cannot be done here. Under
+ * the pool's lock. */
+bool flow__magazines_close(struct flow_pool *pool);
+
+/* Opens them; under the pool's lock. */
+void flow__magazines_open(struct flow_pool *pool);
+
+/* If they are closed: opens them unless that would soon leave the depots empty again. */
+void flow__magazines_reopen(struct flow_pool *pool);
+
+#endif
