@@ -3,6 +3,7 @@
  * Running the tasks of a runtime to their end, and driving one that has no threads of its own. On
  * foreign threads. */
 #include "core/fatal.h"
+#include "core/job.h"
 #include "core/runtime.h"
 
 #include <errno.h>
@@ -38,15 +39,18 @@ static bool is_over_or_dead(struct flow__runtime *rt)
 
 int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_stop)
 {
+    struct flow__jobs aside;
     int64_t n;
 
     flow__owned_worker = w;
+    flow__jobs_open(w, &aside);
     flow__fp_save(&w->fp);
     flow__fatal_stack_open(&w->signal_stack);
 #ifdef FLOW__TSAN
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
     n = flow__worker_drive(w, deadline, for_stop);
+    flow__jobs_close(&aside);
     flow__fatal_stack_close(&w->signal_stack);
     flow__owned_worker = NULL;
     return n > INT32_MAX ? INT32_MAX : (int)n;

@@ -221,23 +221,6 @@ void flow__tell_workers_to_end(struct flow__runtime *rt)
         flow__parker_notify(&rt->workers[i].parker);
 }
 
-static int begin_threads(struct flow__runtime *rt)
-{
-    for (int i = 0; i < rt->n_workers; i++) {
-        int r = flow__sys.thread_create(&rt->workers[i].thread, WORKER_STACK_BYTES,
-                                        flow__worker_main, &rt->workers[i]);
-
-        if (r) {
-            flow__tell_workers_to_end(rt);
-            while (i-- > 0)
-                pthread_join(rt->workers[i].thread, NULL);
-            return flow__start_failed(r, "cannot start %d worker threads: %s", rt->n_workers,
-                                      strerror(-r));
-        }
-    }
-    return 0;
-}
-
 /* Waits until ready() or the deadline. Whoever changes what ready() looks at calls
  * flow__tell_quiet(). */
 bool flow__wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *),
@@ -256,6 +239,33 @@ bool flow__wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runti
     }
     fetch_sub_seq(&flow__process.quiet_waiters, 1);
     return yes;
+}
+
+static bool threads_have_left(struct flow__runtime *rt)
+{
+    return load_seq(&rt->threads_left) == rt->n_workers;
+}
+
+static int begin_threads(struct flow__runtime *rt)
+{
+    int wanted = rt->n_workers;
+
+    for (int i = 0; i < wanted; i++) {
+        int r = flow__sys.thread_create(&rt->workers[i].thread, WORKER_STACK_BYTES,
+                                        flow__worker_main, &rt->workers[i]);
+
+        if (r) {
+            flow__tell_workers_to_end(rt);
+            /* As in flow_stop: one may look at what another keeps in its thread (flow__jobs). */
+            rt->n_workers = i;
+            flow__wait_until(rt, threads_have_left, FLOW_FOREVER);
+            while (i-- > 0)
+                pthread_join(rt->workers[i].thread, NULL);
+            return flow__start_failed(r, "cannot start %d worker threads: %s", wanted,
+                                      strerror(-r));
+        }
+    }
+    return 0;
 }
 
 /* They are pinned then, or could not be. */

@@ -9,10 +9,11 @@
  *   ring    unstarted and roaming tasks, first in first out; others may steal half.
  *   own     unstarted tasks bound to this worker.
  *   queue   the group's: overflow of rings, and what foreign threads spawn.
- *   others' rings, and LIFO slots that have lain untouched for a while.
+ *   others' rings and jobs, and LIFO slots that have lain untouched for a while.
  * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
  * timers are armed); the inbox at every one. */
 #include "core/arena.h"
+#include "core/job.h"
 #include "core/queues.h"
 #include "core/start.h"
 #include "core/worker.h"
@@ -269,6 +270,8 @@ static struct flow__task *look_around(struct flow__worker *w, struct flow__watch
         struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
 
         t = steal_from(w, victim);
+        if (!t)
+            t = flow__steal_job(w, victim);
         if (t)
             return t;
     }
@@ -326,7 +329,7 @@ static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
         if (load_seq(&victim->lifo) ||
             (victim == w->watch.victim && load_relaxed(&victim->lifo_pushes) != w->watch.pushes))
             *lifo_busy = true;
-        if (!flow__ring_is_empty_seq(&victim->ring))
+        if (!flow__ring_is_empty_seq(&victim->ring) || flow__job_is_offered(victim))
             return true;
     }
     return false;
@@ -481,6 +484,7 @@ void *flow__worker_main(void *worker)
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
     flow__reclaim_register();
+    flow__jobs_open(w, NULL);
     fetch_add_seq(&flow__runtime.threads_begun, 1);
     flow__tell_quiet();
     run_until_end(w);

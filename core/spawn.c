@@ -3,6 +3,7 @@
  * Making tasks: a control block from the caller's worker, filled in and queued, or
  * called at once. No stack and no system call is needed before a task starts. */
 #include "core/life.h"
+#include "core/spawn.h"
 #include "core/start.h"
 
 #include <errno.h>
@@ -11,21 +12,6 @@
 #define SITE __builtin_return_address(0)
 
 /* ---- blocks ---- */
-
-static inline void reset(struct flow__task *t, flow_fn fn, void *arg, void *site, unsigned life)
-{
-    struct flow__runtime *rt = &flow__runtime;
-
-    t->fn = fn;
-    t->arg = arg;
-    t->spawn_site = site;
-    store_relaxed(&t->flags, rt->options.roam ? FLOW_ROAM : 0);
-    t->stack_class = (uint8_t)rt->default_class;
-    /* A new life: not cancelled, not waiting; the epoch goes on counting. */
-    store_relaxed(&t->wait, load_relaxed(&t->wait) >> FLOW__EPOCH_SHIFT << FLOW__EPOCH_SHIFT);
-    /* [LIFE-1] release: pairs with [LIFE-2]; who reads this generation sees the fields above. */
-    store_release(&t->life, load_relaxed(&t->life) >> 32 << 32 | life);
-}
 
 /* Why there is no new task. */
 static __attribute__((cold, noinline)) int refusal(flow_fn fn)
@@ -53,7 +39,7 @@ static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, vo
 
     if (flow__unlikely(!t))
         return NULL;
-    reset(t, fn, arg, site, life);
+    flow__reset_task(t, fn, arg, site, life);
     flow__count(w, spawned);
     return t;
 }
@@ -65,7 +51,7 @@ static struct flow__task *new_foreign_task(flow_fn fn, void *arg, void *site, un
 
     if (!t)
         return NULL;
-    reset(t, fn, arg, site, life);
+    flow__reset_task(t, fn, arg, site, life);
     fetch_add_seq(&flow__runtime.foreign_spawned, 1);
     return t;
 }

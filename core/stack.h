@@ -36,7 +36,7 @@ struct flow__stack_header {
     struct flow__task *task;
     void *fiber;              /* ThreadSanitizer's, kept with the slot */
     struct flow__mutex *held; /* mutexes that the task owns */
-    void *unused;
+    int64_t open_jobs;        /* jobs of the task that were shown or made tasks of, and not synced */
 };
 
 _Static_assert(sizeof(struct flow__stack_header) % 16 == 0, "frames begin below it");

@@ -5,6 +5,7 @@
 #include "core/start.h"
 
 #include "core/arena.h"
+#include "core/job.h"
 #include "core/life.h"
 #include "core/mutex.h"
 
@@ -106,6 +107,7 @@ void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int er
 {
     t->home = w;
     t->result = flow_err(error);
+    store_relaxed(&t->flags, load_relaxed(&t->flags) | FLOW__NOT_RUN);
     finish(w, t);
 }
 
@@ -142,6 +144,9 @@ flow__unsanitized long flow__task_main(void *arg)
 
     flow__arrive(caller);
     t->result = t->fn(t->arg);
+#ifdef FLOW_DEBUG
+    flow__check_all_synced(t);
+#endif
     if (flow__unlikely(load_relaxed(&flow__runtime.state) == FLOW__FORKED))
         flow__die("a coroutine has returned in the child of a fork");
     if (flow__unlikely(flow__stacks.guard == FLOW__GUARD_CANARY) && !flow__stack_intact(t->stack))

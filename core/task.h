@@ -64,6 +64,7 @@ enum { /* wait: low 3 bits */
 
 enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT and: */
        FLOW__IS_THREAD = 1 << 8, /* stands for a foreign thread that waits */
+       FLOW__NOT_RUN = 1 << 9,   /* set at its end: its function was never called */
 };
 
 enum flow__why { /* what a task waits for; for dumps */
@@ -121,8 +122,8 @@ struct flow__task {
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
     char *stack;                  /* lowest address of its stack slot, NULL before it starts */
-    flow__atomic(uint32_t) flags; /* constant from the spawn on; a late waker may read it beside the
-                                     next spawn */
+    flow__atomic(uint32_t) flags; /* constant from the spawn on but for NOT_RUN; a late waker may read
+                                     it beside the next spawn */
     uint8_t stack_class;
     bool timed;
     flow__atomic(uint8_t) why;

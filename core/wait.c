@@ -225,11 +225,12 @@ int flow_yield(void)
 
     if (flow__unlikely(!self))
         return flow__outside();
-    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT)))
-        return yield_slowly(self);
 
     struct flow__worker *w = self->home;
     struct flow__ready *r = &w->ready;
+
+    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT) || flow__has_jobs(w)))
+        return yield_slowly(self);
 
     /* Straight to the next one when the scheduler would do nothing else either. */
     if (self->back == &w->strand && r->head != r->tail && w->until_poll > 1 &&

@@ -14,10 +14,12 @@
 #include "core/timer.h"
 #include "numa/placement.h"
 #include "numa/topology.h"
+#include "sync/job_deque.h"
 #include "sync/parker.h"
 #include "sync/reclaim.h"
 #include "sync/task_ring.h"
 
+#include <flowcoro/job.h>
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>
 
@@ -90,6 +92,11 @@ struct flow__worker {
     flow__atomic(uint64_t) lifo_pushes;
 
     struct flow__task_ring ring; /* unstarted and roaming tasks */
+
+    /* The jobs of the coroutine that runs: the private end is in its thread's flow__jobs, which
+     * lives until flow_stop has seen all threads leave. Written by the thread as it begins. */
+    flow__cache_aligned flow__atomic(struct flow__jobs *) jobs;
+    struct flow__job_deque deque; /* the public end */
 
     flow__cache_aligned struct flow__inbox inbox; /* written by anyone */
     flow__cache_aligned struct flow__parker parker;
@@ -308,12 +315,27 @@ void flow__wait_for_driver(flow_deadline deadline);
 /* What a call that needs a coroutine says elsewhere: -EPERM, -ESHUTDOWN or -ENOTSUP. */
 int flow__outside(void);
 
+/* ---- job.c ---- */
+
+/* Has the coroutine that runs on w, which the caller owns, jobs that it has not synced? */
+static inline bool flow__has_jobs(struct flow__worker *w)
+{
+    struct flow__jobs *jobs = load_relaxed(&w->jobs);
+
+    return jobs->newest != &jobs->none;
+}
+
+/* Makes tasks of them, and leaves. */
+int flow__leave_with_jobs(struct flow__task *self);
+
 /* Leaves the running task to whoever runs it: the scheduler, or, the first time, the coroutine that
  * is calling it. Returns what the one who resumes it says. */
 static inline int flow__leave(struct flow__task *self)
 {
     struct flow__strand *to = (struct flow__strand *)((uintptr_t)self->back & ~(uintptr_t)1);
 
+    if (flow__unlikely(flow__has_jobs(self->home)))
+        return flow__leave_with_jobs(self);
     flow__assert(!flow__reclaim_inside());
     flow__count(self->home, switches);
     self->back = &self->home->strand;

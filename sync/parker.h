@@ -66,6 +66,14 @@ static inline bool flow__idle_wants_wake(struct flow__idle *idle)
     return s >= FLOW__ONE_SLEEPER && (uint32_t)s == 0;
 }
 
+/* How many sleep or search, of those who have announced it before a full barrier of the caller's. */
+static inline uint32_t flow__idle_count(struct flow__idle *idle)
+{
+    uint64_t s = load_seq(&idle->state);
+
+    return (uint32_t)(s >> 32) + (uint32_t)s;
+}
+
 /* Wakes one sleeper to search, unless somebody searches already. parkers is indexed by worker,
  * `stride` bytes apart. True if it woke one. Any thread. */
 bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, size_t stride);

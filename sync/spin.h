@@ -33,6 +33,13 @@ static inline void flow__spin_lock(struct flow__spin *s)
         flow__spin_wait(s);
 }
 
+/* For one who waits until somebody else has let go of it. */
+static inline bool flow__spin_is_free(struct flow__spin *s)
+{
+    /* [SPIN-1] */
+    return load_acquire(&s->held) == 0;
+}
+
 static inline void flow__spin_unlock(struct flow__spin *s)
 {
     /* [SPIN-2] release: pairs with [SPIN-1]. */

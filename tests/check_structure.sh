@@ -106,8 +106,9 @@ if [ ! -f "$library" ]; then
     exit 1
 fi
 
-cat "${public[@]}" | tr '\n' ' ' | grep -oE 'FLOW_API[^;(]*\(' | grep -oE 'flow_[a-z0-9_]+ *\($' |
-    tr -d ' (' | sort >"$tmp/declared"
+# Functions and, as inline parts of headers need them, variables.
+cat "${public[@]}" | tr '\n' ' ' | grep -oE 'FLOW_API[^;(]*[;(]' | grep -oE 'flow_[a-z0-9_]+ *[;(]$' |
+    tr -d ' (;' | sort >"$tmp/declared"
 sed -n 's/^[[:space:]]*\(flow_[a-z0-9_]*\);.*/\1/p' core/flowcoro.map | sort >"$tmp/map"
 nm -D --defined-only "$library" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$tmp/exported"
 {

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * flow_fork and flow_sync. FLOW_TEST_WORKERS: whatever is taken by other workers or becomes a task
+ * in between, the results are those of plain calls. */
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* ---- results, in any order ---- */
+
+static uint64_t fib(int n);
+FLOW_JOB(fib, uint64_t, int)
+
+static uint64_t fib(int n)
+{
+    struct fib_job left;
+    uint64_t right;
+
+    if (n < 2)
+        return (uint64_t)n;
+    fib_fork(&left, n - 1);
+    right = fib(n - 2);
+    return fib_sync(&left) + right;
+}
+
+static flow_result fib_untyped(void *arg)
+{
+    intptr_t n = (intptr_t)arg;
+    struct flow_job left;
+    flow_result a, b;
+
+    if (n < 2)
+        return flow_ok_i64(n);
+    flow_fork(&left, fib_untyped, (void *)(n - 1));
+    b = fib_untyped((void *)(n - 2));
+    a = flow_sync(&left);
+    EXPECT(flow_is_ok(a) && flow_is_ok(b));
+    return flow_ok_i64(a.i64 + b.i64);
+}
+
+static flow_result fib_both(void *arg)
+{
+    (void)arg;
+    EXPECT_EQ(fib(TEST_ROUNDS(27, 18)), TEST_ROUNDS(196418, 2584));
+    EXPECT_EQ(fib_untyped((void *)(intptr_t)TEST_ROUNDS(25, 17)).i64, TEST_ROUNDS(75025, 1597));
+    return flow_ok(NULL);
+}
+
+static void calls_in_a_tree(void **state)
+{
+    (void)state;
+    test_in_coroutine(fib_both);
+}
+
+static void without_a_runtime(void **state)
+{
+    (void)state;
+    fib_both(NULL);
+    assert_no_failures();
+}
+
+/* A random tree. What a node does besides forking its children is drawn from its seed, so that a
+ * plain recursion can foretell the sum. */
+#define MOST_CHILDREN 6
+
+struct node {
+    uint64_t seed;
+    int depth;
+    bool plain; /* no jobs and no waiting: the reference */
+};
+
+static flow_result walk(void *arg);
+
+static void do_something(uint64_t chance)
+{
+    switch (chance % 64) {
+    case 0:
+        EXPECT_EQ(flow_yield(), 0);
+        break;
+    case 1:
+        EXPECT_EQ(flow_sleep(FLOW_US(chance / 64 % 50)), 0);
+        break;
+    case 2: {
+        flow_task task;
+        flow_result result;
+
+        EXPECT_EQ(flow_spawn(&task, fib_untyped, (void *)5), 0);
+        EXPECT_EQ(flow_join(task, &result, FLOW_FOREVER), 0);
+        EXPECT_EQ(result.i64, 5);
+        break;
+    }
+    case 3:
+        EXPECT_EQ(flow_sync_wait(fib_untyped, (void *)3, NULL, FLOW_FOREVER), 0);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Each of the n once, in an order that the seed chooses. */
+static void shuffle(int *order, int n, uint64_t *random)
+{
+    for (int i = 0; i < n; i++)
+        order[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)(test_random(random) % (uint64_t)(i + 1)), kept = order[i];
+
+        order[i] = order[j];
+        order[j] = kept;
+    }
+}
+
+static uint64_t walk_children(struct node *child, int n, bool plain, uint64_t *random)
+{
+    struct flow_job job[MOST_CHILDREN];
+    int order[MOST_CHILDREN];
+    uint64_t sum = 0;
+
+    shuffle(order, n, random);
+    if (plain) {
+        for (int i = 0; i < n; i++)
+            sum += walk(&child[i]).u64;
+        return sum;
+    }
+    for (int i = 0; i < n; i++) {
+        flow_fork(&job[i], walk, &child[i]);
+        do_something(child[i].seed >> 8);
+    }
+    for (int i = 0; i < n; i++) {
+        /* Half of the nodes sync newest first, the others in any order. */
+        flow_result r = flow_sync(&job[child[0].seed & 1 ? n - 1 - i : order[i]]);
+
+        EXPECT(flow_is_ok(r));
+        sum += r.u64;
+    }
+    return sum;
+}
+
+static flow_result walk(void *arg)
+{
+    struct node *node = arg, child[MOST_CHILDREN];
+    uint64_t random = node->seed, value = test_random(&random);
+    int n = (int)(test_random(&random) % (MOST_CHILDREN + 1));
+
+    if (node->depth == 0 || n == 0)
+        return flow_ok_u64(value % 1000);
+    for (int i = 0; i < n; i++)
+        child[i] = (struct node){test_random(&random), node->depth - 1, node->plain};
+    if (!node->plain)
+        do_something(value);
+    return flow_ok_u64(value % 1000 + walk_children(child, n, node->plain, &random));
+}
+
+static uint64_t random_seed;
+
+static flow_result random_trees(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < TEST_ROUNDS(60, 8); i++) {
+        struct node root = {test_random(&random_seed), TEST_ROUNDS(8, 5), true};
+        uint64_t expected = walk(&root).u64;
+
+        root.plain = false;
+        EXPECT_EQ(walk(&root).u64, expected);
+    }
+    return flow_ok(NULL);
+}
+
+static void random_trees_as_plain_calls(void **state)
+{
+    (void)state;
+    random_seed = test_seed();
+    test_in_coroutine(random_trees);
+}
+
+static void random_trees_that_roam(void **state)
+{
+    struct flow_options options = test_options();
+
+    (void)state;
+    random_seed = test_seed();
+    options.roam = true;
+    test_start_with(&options);
+    assert_int_equal(flow_sync_wait(random_trees, NULL, NULL, FLOW_FOREVER), 0);
+    test_stop();
+}
+
+/* ---- jobs that wait ---- */
+
+struct gate {
+    atomic_bool open;
+};
+
+static flow_result pass_gate(void *arg)
+{
+    struct gate *gate = arg;
+
+    while (!atomic_load(&gate->open))
+        if (flow_yield())
+            return flow_err(-ECANCELED);
+    return flow_ok_i64(1);
+}
+
+static flow_result open_gate(void *arg)
+{
+    struct gate *gate = arg;
+
+    atomic_store(&gate->open, true);
+    return flow_ok_i64(2);
+}
+
+/* Each order of forks and syncs: the one that waits must not keep the other from running. */
+static flow_result siblings(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 4; i++) {
+        struct gate gate = {false};
+        struct flow_job waits, opens;
+
+        if (i & 1)
+            flow_fork(&opens, open_gate, &gate);
+        flow_fork(&waits, pass_gate, &gate);
+        if (!(i & 1))
+            flow_fork(&opens, open_gate, &gate);
+        if (i & 2) {
+            EXPECT_EQ(flow_sync(&waits).i64, 1);
+            EXPECT_EQ(flow_sync(&opens).i64, 2);
+        } else {
+            EXPECT_EQ(flow_sync(&opens).i64, 2);
+            EXPECT_EQ(flow_sync(&waits).i64, 1);
+        }
+    }
+    return flow_ok(NULL);
+}
+
+static void a_job_waits_for_its_sibling(void **state)
+{
+    (void)state;
+    test_in_coroutine(siblings);
+}
+
+/* Forked and not synced while its coroutine sleeps: somebody else runs it. */
+static flow_result forked_then_asleep(void *arg)
+{
+    struct gate gate = {false};
+    struct flow_job job;
+
+    (void)arg;
+    flow_fork(&job, open_gate, &gate);
+    while (!atomic_load(&gate.open))
+        EXPECT_EQ(flow_sleep(FLOW_US(10)), 0);
+    EXPECT_EQ(flow_sync(&job).i64, 2);
+    return flow_ok(NULL);
+}
+
+static void runs_while_its_parent_sleeps(void **state)
+{
+    (void)state;
+    test_in_coroutine(forked_then_asleep);
+}
+
+/* A flow_spawn_now child forks, suspends, and its parent, which has forked too, goes on. */
+static flow_result nested_child(void *arg)
+{
+    struct flow_job job[3];
+    intptr_t suspends = (intptr_t)arg;
+    int64_t sum = 0;
+
+    for (int i = 0; i < 3; i++)
+        flow_fork(&job[i], fib_untyped, (void *)(intptr_t)(i + 5));
+    if (suspends)
+        EXPECT_EQ(flow_yield(), 0);
+    for (int i = 0; i < 3; i++)
+        sum += flow_sync(&job[i]).i64;
+    EXPECT_EQ(sum, 5 + 8 + 13);
+    return flow_ok_i64(sum);
+}
+
+static flow_result nested(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < TEST_ROUNDS(2000, 200); i++) {
+        struct flow_job before, after;
+        flow_task child[2];
+        flow_result result;
+
+        flow_fork(&before, fib_untyped, (void *)7);
+        for (int k = 0; k < 2; k++)
+            EXPECT_EQ(flow_spawn_now(&child[k], nested_child, (void *)(intptr_t)((i >> k) & 1)), 0);
+        flow_fork(&after, fib_untyped, (void *)6);
+        if (i & 4)
+            EXPECT_EQ(flow_sync(&before).i64, 13);
+        EXPECT_EQ(flow_sync(&after).i64, 8);
+        if (!(i & 4))
+            EXPECT_EQ(flow_sync(&before).i64, 13);
+        for (int k = 0; k < 2; k++) {
+            EXPECT_EQ(flow_join(child[k], &result, FLOW_FOREVER), 0);
+            EXPECT_EQ(result.i64, 26);
+        }
+    }
+    return flow_ok(NULL);
+}
+
+static void within_spawn_now(void **state)
+{
+    (void)state;
+    test_in_coroutine(nested);
+}
+
+/* ---- many, and deep ---- */
+
+#define MANY TEST_ROUNDS(200000, 3000)
+
+static atomic_int n_run;
+
+static flow_result count_run(void *arg)
+{
+    atomic_fetch_add(&n_run, 1);
+    return flow_ok(arg);
+}
+
+static flow_result fork_many(void *arg)
+{
+    struct flow_job *job = malloc((size_t)MANY * sizeof *job);
+
+    (void)arg;
+    for (int round = 0; round < 3; round++) {
+        atomic_store(&n_run, 0);
+        for (intptr_t i = 0; i < MANY; i++)
+            flow_fork(&job[i], count_run, (void *)i);
+        if (round == 2)
+            EXPECT_EQ(flow_yield(), 0);
+        for (intptr_t i = 0; i < MANY; i++) {
+            intptr_t k = round == 0 ? MANY - 1 - i : i;
+
+            EXPECT_EQ((intptr_t)flow_sync(&job[k]).ptr, k);
+        }
+        EXPECT_EQ(atomic_load(&n_run), MANY);
+    }
+    free(job);
+    return flow_ok(NULL);
+}
+
+static void many_at_once(void **state)
+{
+    (void)state;
+    test_in_coroutine(fork_many);
+}
+
+static flow_result go_deep(void *arg)
+{
+    intptr_t depth = (intptr_t)arg;
+    struct flow_job job;
+    flow_result r;
+
+    if (depth == 0)
+        return flow_ok_i64(0);
+    flow_fork(&job, go_deep, (void *)(depth - 1));
+    r = flow_sync(&job);
+    r.i64++;
+    return r;
+}
+
+static void deep_recursion(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+    flow_result result;
+
+    (void)state;
+    test_start();
+    options.stack_bytes = (size_t)1 << 20;
+    assert_int_equal(flow_spawn_with(&task, &options, go_deep, (void *)4000), 0);
+    assert_int_equal(flow_join(task, &result, FLOW_FOREVER), 0);
+    assert_int_equal(result.i64, 4000);
+    test_stop();
+}
+
+/* ---- cancellation ---- */
+
+static flow_result sleep_long(void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, 1);
+    return flow_sleep(FLOW_S(100)) ? flow_err(-ECANCELED) : flow_ok(NULL);
+}
+
+static flow_result cancelled_in_sync(void *arg)
+{
+    struct flow_job job[4];
+
+    for (int i = 0; i < 4; i++)
+        flow_fork(&job[i], sleep_long, arg);
+    for (int i = 3; i >= 0; i--)
+        EXPECT_EQ(flow_sync(&job[i]).error, -ECANCELED);
+    EXPECT_EQ(flow_yield(), -ECANCELED);
+    return flow_ok_i64(4);
+}
+
+static void cancelled_while_it_syncs(void **state)
+{
+    (void)state;
+    test_start();
+    for (int i = 0; i < TEST_ROUNDS(200, 20); i++) {
+        atomic_int begun = 0;
+        flow_task task;
+        flow_result result;
+
+        assert_int_equal(flow_spawn(&task, cancelled_in_sync, &begun), 0);
+        if (i & 1)
+            while (atomic_load(&begun) == 0)
+                test_nap(FLOW_US(20));
+        test_nap(FLOW_US(i % 7 * 20));
+        assert_int_equal(flow_cancel(task), 0);
+        assert_int_equal(flow_join(task, &result, FLOW_FOREVER), 0);
+        assert_true(result.error == -ECANCELED || result.i64 == 4);
+    }
+    assert_true(test_wait_until_empty());
+    test_stop();
+}
+
+/* ---- errors ---- */
+
+static flow_result fail_at(void *arg)
+{
+    intptr_t depth = (intptr_t)arg;
+    struct flow_job job;
+    flow_result own;
+
+    if (depth == 0)
+        return flow_err(-EBADMSG);
+    flow_fork(&job, fail_at, (void *)(depth - 1));
+    own = flow_yield() ? flow_err(-ECANCELED) : flow_ok(NULL);
+    flow_result r = flow_sync(&job);
+    return flow_is_err(r) ? r : own;
+}
+
+static flow_result errors(void *arg)
+{
+    (void)arg;
+    EXPECT_EQ(fail_at((void *)10).error, -EBADMSG);
+    return flow_ok(NULL);
+}
+
+static void errors_come_up(void **state)
+{
+    (void)state;
+    test_in_coroutine(errors);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(calls_in_a_tree),
+        TEST(without_a_runtime),
+        TEST(random_trees_as_plain_calls),
+        TEST(random_trees_that_roam),
+        TEST(a_job_waits_for_its_sibling),
+        TEST(runs_while_its_parent_sleeps),
+        TEST(within_spawn_now),
+        TEST(many_at_once),
+        TEST(deep_recursion),
+        TEST(cancelled_while_it_syncs),
+        TEST(errors_come_up),
+    };
+
+    return cmocka_run_group_tests_name("job", tests, NULL, NULL);
+}
