@@ -19,6 +19,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_CPUS 65536 /* as in numa/topology.c */
 
@@ -30,17 +31,23 @@ static const char *fixture(void)
     return root && *root ? root : NULL;
 }
 
+static const char *why_unreadable(const char *root, int error)
+{
+    if (error == -EINVAL)
+        return "its list of CPUs makes no sense, or leaves none";
+    if (error != -ENOENT)
+        return strerror(-error);
+    return access(root, F_OK) ? "there is no such folder" : "it says nothing of CPUs";
+}
+
 static int reading_failed(const char *root, int error)
 {
-    const char *why = error == -ENOENT   ? "it says nothing of CPUs"
-                      : error == -EINVAL ? "its list of CPUs makes no sense, or leaves none"
-                                         : strerror(-error);
-
     if (!root)
-        return flow__start_failed(error, "cannot read the CPUs of this machine: %s", why);
+        return flow__start_failed(error, "cannot read the CPUs of this machine: %s",
+                                  strerror(-error));
     /* Whatever is wrong with it: a bad value of a setting. */
     return flow__start_failed(error == -ENOMEM ? error : -EINVAL, "FLOW_TOPOLOGY=%s: %s", root,
-                              why);
+                              why_unreadable(root, error));
 }
 
 /* How many threads can really run at once, which a fixture does not change. */

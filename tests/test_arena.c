@@ -19,7 +19,7 @@ enum { MAX_NODES = 8, MAX_BINDS = 64 };
 static struct flow__node nodes[MAX_NODES];
 static struct flow__cpu cpus[1];
 static int distances[MAX_NODES * MAX_NODES];
-static struct flow__topology machine = {cpus, nodes, distances, 1, 0};
+static struct flow__topology machine = {cpus, nodes, distances, 1, 0, .live = true};
 
 static struct {
     char *start;

@@ -57,6 +57,22 @@ CASE(workers_have_the_nodes_of_the_fixture_and_run_unpinned)
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
+CHILD(start_on_four_nodes)
+{
+    machine_use(&machine_four_nodes);
+    test_start_with(NULL);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+JUDGED(that_its_nodes_are_not_there_is_no_news)
+{
+    static struct child_end end;
+
+    child_run(&end, "start_on_four_nodes", "");
+    child_must_exit(&end, 0);
+    assert_string_equal(end.text, "");
+}
+
 CASE(without_a_number_there_is_a_worker_for_each_cpu_of_the_fixture)
 {
     machine_use(&machine_two_sockets);
@@ -116,7 +132,7 @@ CASE(a_broken_fixture_is_named)
     }
     setenv("FLOW_TOPOLOGY", "/nowhere/at/all", 1);
     REQUIRE_EQUAL(flow_start(&o), -EINVAL);
-    REQUIRE(strstr(flow_start_error(), "/nowhere/at/all"));
+    REQUIRE(strstr(flow_start_error(), "/nowhere/at/all: there is no such folder"));
     setenv("FLOW_TOPOLOGY", "", 1); /* as if it were not set */
     test_start_with(&o);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
