@@ -7,6 +7,7 @@
 
 #include <flowcoro/base.h>
 #include <flowcoro/channel.h>
+#include <flowcoro/container.h>
 #include <flowcoro/job.h>
 #include <flowcoro/memory.h>
 #include <flowcoro/offload.h>
