@@ -84,6 +84,7 @@ STATIC   := $(BUILD)/libflowcoro.a
 SHARED   := $(BUILD)/libflowcoro.so.$(VERSION)
 EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 PERF     := $(patsubst %.c,$(BUILD)/%,$(wildcard perf/*.c))
+RIVALS   := $(patsubst %/build,$(BUILD)/%,$(wildcard perf/rivals/*/build))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 GUEST    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/numa/guest_*.c))
 GUEST_SUPPORT := $(BUILD)/obj/tests/numa/guest.o
@@ -123,6 +124,15 @@ $(GUEST): $(GUEST_SUPPORT)
 $(TESTS) $(GUEST): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link,$(call pkg,--libs cmocka,-lcmocka))
+
+rivals: $(RIVALS)
+
+# What a rival lacks is reported, and the benchmarks leave it out.
+.SECONDEXPANSION:
+$(RIVALS): $(BUILD)/%: $$(wildcard %/*)
+	$(call say,RIVAL)
+	$(Q)mkdir -p $(@D) && { lacks=$$($*/build $(abspath $@)); status=$$?; \
+		[ $$status != 77 ] || { echo "  missing $*: $$lacks"; status=0; }; exit $$status; }
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
@@ -167,7 +177,7 @@ run-check-numa: $(GUEST)
 RESULTS  = $(BUILD)/perf/results
 COUNTERS = cycles,instructions,branch-misses,cache-misses
 
-perf: $(PERF)
+perf: $(PERF) rivals
 	@mkdir -p $(RESULTS); \
 	if perf stat -e task-clock true >/dev/null 2>&1; then \
 		works=yes; \
@@ -234,6 +244,7 @@ help:
 	@echo 'make check      installs what is missing, then runs every test'
 	@echo 'make check-numa boots machines of several memory nodes with QEMU, and tests there'
 	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--json)'
+	@echo 'make rivals     builds what they are compared with, where its compiler and library are'
 	@echo 'make install    headers, libraries, flowcoro.pc    (PREFIX=$(PREFIX) DESTDIR=)'
 	@echo 'make uninstall  removes exactly those'
 	@echo 'make clean      removes $(BUILD)/'

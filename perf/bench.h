@@ -115,6 +115,19 @@ void bench_in_coroutine(const struct bench_run *run, const struct flow_options *
 
 struct flow_stats bench_stats(void);
 
+/* ---- rivals: the same work by other libraries, see perf/rivals/README ---- */
+
+struct bench_rival {
+    uint64_t checksum;
+    double seconds;
+    int64_t peak_bytes; /* its highest resident memory */
+};
+
+/* Has a rival do a case, with the run's number of workers. Skips the run if it was not built or does
+ * not know the case. */
+struct bench_rival bench_rival(const struct bench_run *run, const char *rival, const char *name,
+                               uint64_t n);
+
 /* Counts an event on the calling thread, whose line no other thread writes: a common counter would
  * cost two workers more than what they are measured at. Never suspends. */
 void bench_tally(void);

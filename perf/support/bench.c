@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -642,6 +643,69 @@ struct flow_stats bench_stats(void)
 
     bench_check(!r, "flow_stats: %d", r);
     return stats;
+}
+
+/* ---- rivals ---- */
+
+/* Beside this program: build/perf/fork_join, build/perf/rivals/tbb. */
+static void find_rival(char *path, size_t bytes, const char *rival)
+{
+    ssize_t n = readlink("/proc/self/exe", path, bytes - 1);
+    char *slash;
+
+    bench_check(n > 0, "/proc/self/exe: %s", strerror(errno));
+    path[n] = '\0';
+    slash = strrchr(path, '/');
+    bench_check(slash, "%s", path);
+    snprintf(slash, bytes - (size_t)(slash - path), "/rivals/%s", rival);
+    if (access(path, X_OK))
+        bench_skip("no rival %s; `make rivals` says why", rival);
+}
+
+/* Runs the program with its output into the pipe; returns its process. */
+static pid_t start_rival(char **argv, int out)
+{
+    posix_spawn_file_actions_t actions;
+    pid_t child;
+    int r;
+
+    bench_check(!posix_spawn_file_actions_init(&actions), "no memory");
+    bench_check(!posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO), "no memory");
+    r = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
+    bench_check(!r, "cannot execute %s: %s", argv[0], strerror(r));
+    posix_spawn_file_actions_destroy(&actions);
+    return child;
+}
+
+struct bench_rival bench_rival(const struct bench_run *run, const char *rival, const char *name,
+                               uint64_t n)
+{
+    struct bench_rival result = {0};
+    char path[4096], workers[16], number_text[24];
+    char *argv[] = {path, (char *)name, workers, number_text, NULL};
+    int pipe_ends[2], status, fields;
+    struct rusage usage;
+    FILE *out;
+    pid_t child;
+
+    find_rival(path, sizeof path, rival);
+    snprintf(workers, sizeof workers, "%d", run->workers);
+    snprintf(number_text, sizeof number_text, "%" PRIu64, n);
+    bench_check(!pipe2(pipe_ends, O_CLOEXEC), "pipe: %s", strerror(errno));
+    child = start_rival(argv, pipe_ends[1]);
+    close(pipe_ends[1]);
+    out = fdopen(pipe_ends[0], "r");
+    bench_check(out, "no memory");
+    fields = fscanf(out, "%" SCNu64 " %lf", &result.checksum, &result.seconds);
+    fclose(out);
+    while (wait4(child, &status, 0, &usage) < 0)
+        bench_check(errno == EINTR, "wait4: %s", strerror(errno));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
+        bench_skip("%s does not do this", rival);
+    bench_check(WIFEXITED(status) && !WEXITSTATUS(status) && fields == 2,
+                "%s %s: wait status %#x, %d of 2 numbers", rival, name, (unsigned)status, fields);
+    result.peak_bytes = (int64_t)usage.ru_maxrss * 1024;
+    return result;
 }
 
 /* One line a thread, written by it alone, read by who sums. */
