@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define SLOTS_PER_HUGE_PAGE ((uint32_t)(FLOW__HUGE_BYTES / sizeof(struct flow__task)))
 
@@ -78,6 +79,17 @@ void flow__registry_close(void)
 
     r->n_blocks = 0;
     flow__sys.unmap(r->mapping, r->mapped_bytes);
+}
+
+void flow__registry_touch(int node)
+{
+    const struct flow__block_depot *d = &flow__registry.depot[node];
+    volatile char *start = (volatile char *)(flow__registry.base + d->first);
+    size_t bytes = (size_t)(d->end - d->first) * sizeof(struct flow__task);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t at = 0; at < bytes && at < FLOW__HUGE_BYTES; at += page)
+        start[at] = 0;
 }
 
 /* ---- one depot, under its lock ---- */

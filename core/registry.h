@@ -68,6 +68,10 @@ struct flow__block_cache {
 int flow__registry_open(const uint32_t *share, uint32_t n_stand_ins);
 void flow__registry_close(void);
 
+/* Touches the first 2 MiB of a node's range, on which the system then puts no other node's memory.
+ * By a thread that sits on that node, while nothing is used yet. */
+void flow__registry_touch(int node);
+
 /* Makes an empty cache for the workers of a node. */
 void flow__block_cache_open(struct flow__block_cache *cache, int node);
 

@@ -160,7 +160,8 @@ static void touch_worker(struct flow__worker *w)
         *((volatile char *)w + at) = 0;
 }
 
-/* Where memory cannot be bound: this thread goes to each node in turn and touches its workers. */
+/* Where memory cannot be bound: this thread goes to each node in turn and touches its workers, and
+ * the control blocks that are used first, before some other thread's spawn does. */
 static void touch_workers(struct flow__runtime *rt)
 {
     int at_node = -1;
@@ -172,6 +173,8 @@ static void touch_workers(struct flow__runtime *rt)
             continue;
         if (node != at_node && flow__pin_thread(cpu_id))
             continue;
+        if (node != at_node)
+            flow__registry_touch(node);
         at_node = node;
         touch_worker(&rt->workers[i]);
     }
