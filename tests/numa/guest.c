@@ -2,6 +2,7 @@
 #include "tests/numa/guest.h"
 
 #include <fcntl.h>
+#include <numaif.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -145,4 +146,9 @@ int guest_memory_node(const struct guest_sys *sys, int node)
             (best < 0 || sys->distance[from][i] < sys->distance[from][best]))
             best = i;
     return sys->nodes[best];
+}
+
+void guest_node_of_pages(void **pages, size_t n, int *nodes)
+{
+    REQUIRE_EQUAL(move_pages(0, n, pages, NULL, nodes, 0), 0);
 }

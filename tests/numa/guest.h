@@ -37,4 +37,7 @@ void guest_read_sys(struct guest_sys *sys);
 /* The node to which a CPU's memory belongs: its own, or the nearest that has memory. */
 int guest_memory_node(const struct guest_sys *sys, int node);
 
+/* Where pages lie, as the kernel says: a node of its numbering or a negative errno each. */
+void guest_node_of_pages(void **pages, size_t n, int *nodes);
+
 #endif

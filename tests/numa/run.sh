@@ -113,7 +113,7 @@ describe() { # machine
         for p in 0,2 0,3 1,2 1,3; do
             hardware+=(-numa "dist,src=${p%,*},dst=${p#*,},val=21")
         done
-        tests=guest_topology,guest_change,guest_limits
+        tests=guest_topology,guest_memory,guest_change,guest_limits
         ;;
     # Node 1 has CPUs but no memory; node 2 is nearer to it than node 0.
     memoryless)
@@ -123,7 +123,7 @@ describe() { # machine
             -numa 'node,nodeid=2,cpus=4-5,memdev=m2'
             -numa 'dist,src=0,dst=1,val=21' -numa 'dist,src=0,dst=2,val=30'
             -numa 'dist,src=1,dst=2,val=12')
-        tests=guest_topology
+        tests=guest_topology,guest_memory
         ;;
     # Node 2 is memory only, as CXL memory is.
     cpuless)
@@ -135,7 +135,7 @@ describe() { # machine
             -numa 'node,nodeid=2,memdev=m2'
             -numa 'dist,src=0,dst=1,val=21' -numa 'dist,src=0,dst=2,val=17'
             -numa 'dist,src=1,dst=2,val=28')
-        tests=guest_topology
+        tests=guest_topology,guest_memory
         ;;
     *)
         echo "run.sh: there is no machine '$1'" >&2
