@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Making the groups, at start; looks over all of them. */
+ * Groups: made at start, by the thread that starts; then surplus flags, by their workers,
+ * and calls for help, by workers and foreign threads. */
 #include "core/group.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+
+#define NEAR_DISTANCE   20     /* of a node that is nearer than this one may take sooner */
+#define CALL_AGAIN_NS   200000 /* for work that waits */
+
+/* ---- making them ---- */
 
 static int count_groups(const struct flow__placement *placement)
 {
@@ -13,6 +19,39 @@ static int count_groups(const struct flow__placement *placement)
     for (int i = 1; i < placement->n_workers; i++)
         n += placement->node[i] != placement->node[i - 1];
     return n;
+}
+
+static size_t in_lines(size_t bytes)
+{
+    return (bytes + FLOW__CACHE_LINE - 1) & ~(size_t)(FLOW__CACHE_LINE - 1);
+}
+
+static size_t all_bytes(const struct flow__runtime *rt)
+{
+    size_t n = (size_t)rt->n_groups;
+    size_t of_each = sizeof *rt->groups + in_lines(n * sizeof(struct flow__haul)) +
+                     in_lines(n * sizeof(uint16_t)) + FLOW__CACHE_LINE;
+
+    return n * of_each + (size_t)rt->n_places; /* flags: rounded up by the line above */
+}
+
+/* In the order in which the first of the group's workers would come to them. */
+static void order_others(struct flow__runtime *rt, struct flow__group *g, uint16_t *others)
+{
+    const uint16_t *victims = flow__placement_victims(&rt->placement, g->first);
+    int n = 0;
+
+    for (int i = g->n_workers - 1; i < rt->n_places - 1; i++) {
+        int other = 0, k = 0;
+
+        while (victims[i] >= rt->groups[other].first + rt->groups[other].n_workers)
+            other++;
+        while (k < n && others[k] != other)
+            k++;
+        if (k == n)
+            others[n++] = (uint16_t)other;
+    }
+    g->others = others;
 }
 
 static void open_group(struct flow__group *g, const struct flow__placement *placement, int first)
@@ -24,29 +63,42 @@ static void open_group(struct flow__group *g, const struct flow__placement *plac
         g->n_workers++;
     g->idle.n_workers = g->n_workers;
     flow__list_init(&g->queue.list);
+    flow__list_init(&g->bound.list);
+    store_relaxed(&g->watch_ns, FLOW__WATCH_LEAST_NS);
 }
 
 int flow__groups_open(struct flow__runtime *rt)
 {
+    char *tables;
     int first = 0;
 
     rt->n_groups = count_groups(&rt->placement);
-    rt->groups_bytes = (size_t)rt->n_groups * sizeof *rt->groups;
-    rt->groups = flow__sys.map(rt->groups_bytes, PROT_READ | PROT_WRITE, 0);
+    rt->group_bytes = all_bytes(rt);
+    rt->groups = flow__sys.map(rt->group_bytes, PROT_READ | PROT_WRITE, 0);
     if (!rt->groups)
         return -ENOMEM;
     for (int i = 0; i < rt->n_groups; i++) {
         open_group(&rt->groups[i], &rt->placement, first);
         first += rt->groups[i].n_workers;
     }
+    tables = (char *)(rt->groups + rt->n_groups);
+    for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++) {
+        g->surplus = (void *)tables;
+        g->hauls = (void *)(tables + in_lines((size_t)g->n_workers));
+        tables = (char *)g->hauls + in_lines((size_t)rt->n_groups * sizeof *g->hauls);
+        order_others(rt, g, (void *)tables);
+        tables += in_lines((size_t)rt->n_groups * sizeof *g->others);
+    }
     return 0;
 }
 
 void flow__groups_close(struct flow__runtime *rt)
 {
-    flow__sys.unmap(rt->groups, rt->groups_bytes);
+    flow__sys.unmap(rt->groups, rt->group_bytes);
     rt->groups = NULL;
 }
+
+/* ---- looks over all of them ---- */
 
 struct flow__group *flow__group_of_node(int node)
 {
@@ -64,6 +116,114 @@ uint64_t flow__groups_queued(void)
     uint64_t n = 0;
 
     for (int i = 0; i < rt->n_groups; i++)
-        n += load_seq(&rt->groups[i].queue.count);
+        n += load_seq(&rt->groups[i].queue.count) + load_seq(&rt->groups[i].bound.count);
     return n;
+}
+
+bool flow__others_sleep(const struct flow__group *g)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    for (int i = 0; i < rt->n_groups; i++)
+        if (&rt->groups[i] != g && !flow__idle_all_sleep(&rt->groups[i].idle))
+            return false;
+    return true;
+}
+
+int64_t flow__patience(const struct flow__group *from, const struct flow__group *to)
+{
+    return flow__topology_distance(&flow__runtime.topology, to->node, from->node) < NEAR_DISTANCE
+               ? FLOW__PATIENCE_NEAR_NS
+               : FLOW__PATIENCE_FAR_NS;
+}
+
+/* ---- calls for help ---- */
+
+static bool call(struct flow__worker *w, struct flow__group *other)
+{
+    struct flow__worker *first = &flow__runtime.workers[other->first];
+
+    store_relaxed(&other->watch_ns, FLOW__WATCH_LEAST_NS);
+    if (!flow__idle_call(&other->idle, &first->parker, sizeof *first))
+        return false;
+    if (w)
+        flow__count(w, calls);
+    else
+        fetch_add_relaxed(&flow__runtime.foreign_calls, 1);
+    return true;
+}
+
+void flow__call_for_help(struct flow__worker *w, struct flow__group *g, int64_t age, int64_t now)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    if (load_seq(&g->idle.state) != 0) /* somebody sleeps here, or searches */
+        return;
+    if (age >= 0 && now - load_relaxed(&g->called_at) < CALL_AGAIN_NS)
+        return;
+    for (int i = 0; i < rt->n_groups - 1; i++) {
+        struct flow__group *other = &rt->groups[g->others[i]];
+
+        if (load_relaxed(&other->idle.state) < FLOW__ONE_SLEEPER)
+            continue;
+        if (age < 0 ? load_seq(&other->watching) : age < flow__patience(g, other))
+            return;
+        if (!call(w, other))
+            continue;
+        if (age >= 0)
+            store_relaxed(&g->called_at, now);
+        return;
+    }
+}
+
+/* ---- surplus ---- */
+
+void flow__raise_surplus(struct flow__worker *w)
+{
+    flow__atomic(uint8_t) *flag = &w->group->surplus[flow__index_in_group(w)];
+
+    w->offers = true;
+    if (flow__runtime.n_groups == 1) {
+        store_relaxed(flag, 1);
+        return;
+    }
+    exchange_seq(flag, 1);
+    flow__call_for_help(w, w->group, -1, 0);
+}
+
+static bool has_surplus(struct flow__group *g)
+{
+    for (int i = 0; i < g->n_workers; i++)
+        if (load_seq(&g->surplus[i]))
+            return true;
+    return load_seq(&g->queue.count);
+}
+
+void flow__end_rest(struct flow__worker *w)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    if (load_seq(&w->group->idle.state) != 0)
+        return;
+    for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++)
+        if (load_seq(&g->idle.state) == 0 && has_surplus(g))
+            flow__call_for_help(w, g, -1, 0);
+}
+
+void flow__review_surplus(struct flow__worker *w, int64_t now)
+{
+    int64_t age, queue_age;
+
+    if (w->n_victims == 0)
+        return;
+    age = flow__ring_age(&w->ring, now);
+    if (age < 0 && !load_relaxed(&w->lifo))
+        flow__lower_surplus(w);
+    if (flow__runtime.n_groups == 1)
+        return;
+    queue_age = flow__queue_age(&w->group->queue, now);
+    if (queue_age > age)
+        age = queue_age;
+    if (age >= FLOW__PATIENCE_NEAR_NS)
+        flow__call_for_help(w, w->group, age, now);
 }

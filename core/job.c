@@ -224,8 +224,11 @@ static void show_some(struct flow__worker *w, struct flow__jobs *jobs, struct fl
         show(w, jobs, self);
     if (flow__job_deque_count(&w->deque) < wanted)
         store_relaxed(asked_of(jobs), 1);
-    if (any)
-        flow__wake_searcher(w);
+    if (!any)
+        return;
+    if (!w->offers)
+        flow__raise_surplus(w);
+    flow__wake_searcher(w);
 }
 
 void flow__fork_slowly(struct flow_job *job)

@@ -7,6 +7,7 @@
 
 #define AHEAD 12 /* places in a shared queue, for prefetching */
 #define GRAB  (FLOW__RING_SIZE / 2)
+#define GRAB_BOUND 8
 
 /* ---- a group's queue ---- */
 
@@ -22,11 +23,19 @@ static void append_chain(struct flow__shared_queue *q, struct flow__task **task,
     flow__unlock(&q->lock);
 }
 
-bool flow__grab_shared(struct flow__worker *w)
+/* Counts n tasks out of the queue, whose lock is held. */
+static void count_out(struct flow__shared_queue *q, uint32_t n)
+{
+    store_relaxed(&q->taken, load_relaxed(&q->taken) + n);
+    store_relaxed(&q->count, q->list.count);
+}
+
+static bool grab_queue(struct flow__worker *w)
 {
     struct flow__shared_queue *q = &w->group->queue;
-    uint64_t n;
+    uint32_t room = FLOW__RING_SIZE - flow__ring_count(&w->ring), taken = 0;
     struct flow__task *t;
+    uint64_t n;
 
     if (load_relaxed(&q->count) == 0)
         return false;
@@ -34,15 +43,58 @@ bool flow__grab_shared(struct flow__worker *w)
     n = q->list.count / (uint64_t)w->group->n_workers + 1;
     if (n > GRAB)
         n = GRAB;
-    if (n > FLOW__RING_SIZE - flow__ring_count(&w->ring))
-        n = FLOW__RING_SIZE - flow__ring_count(&w->ring);
-    for (; n > 0 && (t = flow__list_take(&q->list)); n--) {
+    if (n > room)
+        n = room;
+    for (; taken < n && (t = flow__list_take(&q->list)); taken++) {
         flow__fetch_block(t->ahead);
         flow__ring_push(&w->ring, t);
     }
-    store_relaxed(&q->count, q->list.count);
+    count_out(q, taken);
+    flow__unlock(&q->lock);
+    if (taken > 0 && flow__unlikely(!w->offers))
+        flow__raise_surplus(w);
+    return true;
+}
+
+/* Few at a time: nobody else can take them any more. */
+static bool grab_bound(struct flow__worker *w)
+{
+    struct flow__shared_queue *q = &w->group->bound;
+    uint32_t taken = 0;
+    struct flow__task *t;
+    uint64_t n;
+
+    if (load_relaxed(&q->count) == 0)
+        return false;
+    flow__lock(&q->lock);
+    n = q->list.count / (uint64_t)w->group->n_workers + 1;
+    if (n > GRAB_BOUND)
+        n = GRAB_BOUND;
+    for (; taken < n && (t = flow__list_take(&q->list)); taken++)
+        flow__list_append(&w->own, t);
+    count_out(q, taken);
     flow__unlock(&q->lock);
     return true;
+}
+
+bool flow__grab_shared(struct flow__worker *w)
+{
+    bool bound = grab_bound(w);
+
+    return grab_queue(w) || bound;
+}
+
+uint32_t flow__rob_queue(struct flow__shared_queue *q, struct flow__task **loot, uint32_t most)
+{
+    uint32_t n, taken = 0;
+
+    flow__lock(&q->lock);
+    n = (uint32_t)((q->list.count + 1) / 2 < most ? (q->list.count + 1) / 2 : most);
+    while (taken < n)
+        loot[taken++] = flow__list_take(&q->list);
+    count_out(q, taken);
+    flow__unlock(&q->lock);
+    return taken;
 }
 
 /* ---- making tasks ready ---- */
@@ -72,7 +124,8 @@ void flow__fence_and_wake_searcher(struct flow__worker *w)
     flow__wake_searcher(w);
 }
 
-void flow__push_ring(struct flow__worker *w, struct flow__task *t)
+/* Without a look at the surplus flag. */
+static void push_ring(struct flow__worker *w, struct flow__task *t)
 {
     struct flow__task *half[FLOW__RING_SIZE / 2 + 1];
     uint32_t n;
@@ -85,6 +138,13 @@ void flow__push_ring(struct flow__worker *w, struct flow__task *t)
     flow__count(w, overflows);
 }
 
+void flow__push_ring(struct flow__worker *w, struct flow__task *t)
+{
+    push_ring(w, t);
+    if (flow__unlikely(!w->offers))
+        flow__raise_surplus(w);
+}
+
 /* Of two groups taken at random, the one with less in its queue: the longest queue then stays
  * short without anybody looking at all of them (Mitzenmacher, "The Power of Two Choices"). */
 static struct flow__group *choose_group(void)
@@ -92,20 +152,37 @@ static struct flow__group *choose_group(void)
     static __thread uint64_t random;
     struct flow__runtime *rt = &flow__runtime;
     struct flow__group *a, *b;
+    uint64_t n_a, n_b;
 
     if (rt->n_groups == 1)
         return rt->groups;
     /* Knuth's multiplier; the thread's own address is the seed. */
     random = (random + (uintptr_t)&random) * 6364136223846793005u + 1442695040888963407u;
-    a = &rt->groups[(random >> 32) % (uint64_t)rt->n_groups];
-    b = &rt->groups[(random >> 40) % (uint64_t)rt->n_groups];
-    return load_relaxed(&b->queue.count) < load_relaxed(&a->queue.count) ? b : a;
+    a = &rt->groups[(random >> 48) % (uint64_t)rt->n_groups];
+    b = &rt->groups[(random >> 32 & 0xffff) % (uint64_t)rt->n_groups];
+    n_a = load_relaxed(&a->queue.count);
+    n_b = load_relaxed(&b->queue.count);
+    if (n_a == n_b) /* then the one where somebody has nothing to do */
+        return load_relaxed(&a->idle.state) ? a : b;
+    return n_a < n_b ? a : b;
 }
 
 void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t)
 {
-    append_chain(&g->queue, &t, 1);
+    append_chain(&g->bound, &t, 1);
+    if (w && w->group != g)
+        flow__count(w, node_wakes);
     wake_one(w, g);
+}
+
+static void submit_from_thread(struct flow__task *t)
+{
+    struct flow__group *g = choose_group();
+
+    append_chain(&g->queue, &t, 1);
+    wake_one(NULL, g);
+    if (flow__runtime.n_groups > 1)
+        flow__call_for_help(NULL, g, -1, 0);
 }
 
 void flow__submit(struct flow__worker *w, struct flow__task *t)
@@ -113,7 +190,7 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
     struct flow__task *older;
 
     if (!w) {
-        flow__submit_to_group(NULL, choose_group(), t);
+        submit_from_thread(t);
         return;
     }
     if (w->n_victims == 0) {
@@ -121,7 +198,7 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
         older = load_relaxed(&w->lifo);
         store_relaxed(&w->lifo, t);
         if (older)
-            flow__push_ring(w, older);
+            push_ring(w, older);
         return;
     }
     count_up(&w->lifo_pushes, 1);
@@ -129,7 +206,9 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
      * barrier it orders the push before the look at who sleeps, see sync/parker.h. */
     older = exchange_seq(&w->lifo, t);
     if (older)
-        flow__push_ring(w, older);
+        push_ring(w, older);
+    if (flow__unlikely(!w->offers))
+        flow__raise_surplus(w);
     flow__wake_searcher(w);
 }
 
@@ -137,8 +216,11 @@ void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow
 {
     bool first = flow__inbox_push(&target->inbox, &t->link);
 
-    if (w)
+    if (w) {
         flow__count(w, remote_wakes);
+        if (w->group != target->group)
+            flow__count(w, node_wakes);
+    }
     /* Whoever finds the inbox empty wakes its owner, for itself and those who come after. */
     if (!first || !flow__parker_notify(&target->parker))
         return;

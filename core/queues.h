@@ -18,8 +18,11 @@ static inline void flow__fetch_block(const void *t)
  * queue. Owner only. */
 void flow__push_ring(struct flow__worker *w, struct flow__task *t);
 
-/* Moves this worker's share of its group's queue into its ring. True if there was any. */
+/* Moves this worker's share of its group's queues to itself. True if there was any. */
 bool flow__grab_shared(struct flow__worker *w);
+
+/* Takes half of a queue, rounded up, at most `most`, the oldest first; returns how many. Any worker. */
+uint32_t flow__rob_queue(struct flow__shared_queue *q, struct flow__task **loot, uint32_t most);
 
 /* Takes up what other threads have sent. Owner only. */
 void flow__drain_inbox(struct flow__worker *w);

@@ -141,8 +141,10 @@ static void seat_workers(struct flow__runtime *rt)
     for (int i = 0; i < rt->n_places; i++)
         describe_worker(rt, i);
     for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++)
-        for (int i = 0; i < g->n_workers; i++)
+        for (int i = 0; i < g->n_workers; i++) {
             rt->workers[g->first + i].group = g;
+            rt->workers[g->first + i].n_mates = g->n_workers - 1;
+        }
 }
 
 void flow__close_workers(struct flow__runtime *rt)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * One worker's loop: choose a task, run it, steal, park.
+ * One worker's loop: choose a task, run it; steal and park are next door.
  *
  * Where ready work lies, and in which order it is looked for:
  *   ready   started tasks, private. First, so that few stacks are in use; but at most
@@ -9,28 +9,24 @@
  *   ring    unstarted and roaming tasks, first in first out; others may steal half.
  *   own     unstarted tasks bound to this worker.
  *   queue   the group's: overflow of rings, and what foreign threads spawn.
- *   others' rings and jobs, and LIFO slots that have lain untouched for a while.
- * Timers and the shared queue are also looked at every 61st dispatch (every 8th while
- * timers are armed); the inbox at every one. */
+ *   bound   the group's: tasks that must start on this node.
+ *   others' rings and jobs, and LIFO slots that have lain untouched for a while, see core/steal.c.
+ * Timers, the group's queues and the surplus flag are also looked at every 61st dispatch (every
+ * 8th while timers are armed) or 200 us; the inbox at every one. */
 #include "core/arena.h"
 #include "core/job.h"
+#include "core/park.h"
 #include "core/queues.h"
 #include "core/start.h"
-#include "core/worker.h"
+#include "core/steal.h"
 
 #include <errno.h>
 
 #define POLL_INTERVAL        61
 #define POLL_INTERVAL_TIMERS 8
+#define POLL_NS              200000
 #define LIFO_STREAK          3
 #define START_STREAK         16
-#define LIFO_AGE_NS          5000   /* an entry that lies longer may be stolen */
-#define DOZE_NS              100000 /* see park() */
-#define NEAR_NS              10000  /* see wait_for_near_timer() */
-#define PAUSES_PER_LOOK      32     /* looking more often slows the one who is looked at */
-#define TRIM_AFTER_NS        1000000000
-#define TRIM_SLICE           2048
-#define TRIM_KEEP            256
 
 __thread struct flow__worker *flow__owned_worker;
 
@@ -42,7 +38,8 @@ int flow__worker_open(struct flow__worker *w, int64_t now)
     flow__timers_init(&w->timers, now, w->node);
     flow__block_cache_open(&w->blocks, w->node);
     w->stacks.node = w->node;
-    w->until_poll = POLL_INTERVAL;
+    w->until_poll = w->poll_interval = 1;
+    w->offers = w->n_victims == 0;
     return flow__reserve_one(w);
 }
 
@@ -55,15 +52,13 @@ void flow__worker_close(struct flow__worker *w)
 
 /* ---- what comes due ---- */
 
-static void fire_timers(struct flow__worker *w)
+static void fire_timers(struct flow__worker *w, int64_t now)
 {
     struct flow__timer *timer;
     struct flow__task *t;
-    int64_t now;
 
     if (load_relaxed(&w->timers.armed) == 0)
         return;
-    now = flow__sys.now();
     while ((timer = flow__timers_expired(&w->timers, now))) {
         flow__count(w, timers_fired);
         t = flow__task_of_timer(timer);
@@ -73,12 +68,31 @@ static void fire_timers(struct flow__worker *w)
     }
 }
 
+/* Dispatches until the next poll: as many as take POLL_NS, if they go on as since the last one,
+ * but at most twice as many as last time. So after a rest the first polls come early. */
+static uint32_t next_interval(struct flow__worker *w, int64_t now)
+{
+    uint32_t most = load_relaxed(&w->timers.armed) ? POLL_INTERVAL_TIMERS : POLL_INTERVAL;
+    int64_t elapsed = now - w->polled_at;
+    uint32_t n = 2 * w->poll_interval;
+
+    if (elapsed > POLL_NS)
+        n = (uint32_t)(w->poll_interval * POLL_NS / elapsed);
+    w->polled_at = now;
+    w->poll_interval = n > most ? most : n > 0 ? n : 1;
+    return w->poll_interval;
+}
+
 static void poll(struct flow__worker *w)
 {
-    fire_timers(w);
+    int64_t now = flow__sys.now();
+
+    fire_timers(w, now);
     if (flow__grab_shared(w))
         flow__wake_searcher(w);
-    w->until_poll = load_relaxed(&w->timers.armed) ? POLL_INTERVAL_TIMERS : POLL_INTERVAL;
+    if (w->offers)
+        flow__review_surplus(w, now);
+    w->until_poll = next_interval(w, now);
 }
 
 /* ---- choosing ---- */
@@ -212,6 +226,10 @@ static void dispatch(struct flow__worker *w, struct flow__task *t)
     w->budget = FLOW__BUDGET;
     store_relaxed(&w->current, t);
     flow__count(w, dispatches);
+    if (flow__unlikely(t->abroad)) {
+        t->abroad = false;
+        flow__count(w, remote_dispatches);
+    }
     if (t->stack) {
         resume(w, t);
     } else if (flow__unlikely(flow__is_cancelled(t) ||
@@ -222,186 +240,7 @@ static void dispatch(struct flow__worker *w, struct flow__task *t)
     }
 }
 
-/* ---- looking for work elsewhere ---- */
-
-static struct flow__task *steal_from(struct flow__worker *w, struct flow__worker *victim)
-{
-    struct flow__task *loot[FLOW__RING_SIZE / 2];
-    uint32_t n;
-
-    if (flow__ring_count(&victim->ring) == 0)
-        return NULL;
-    n = flow__ring_steal(&victim->ring, (void **)loot, FLOW__RING_SIZE / 2);
-    if (n == 0)
-        return NULL;
-    flow__count(w, steals);
-    flow__count_n(w, stolen, n);
-    for (uint32_t i = 1; i < n; i++)
-        flow__push_ring(w, loot[i]);
-    return loot[0];
-}
-
-/* Takes what has lain in a LIFO slot since we last looked, some time ago. */
-static struct flow__task *steal_lifo(struct flow__worker *w, struct flow__worker *victim,
-                                     struct flow__watch *seen, int64_t now)
-{
-    uint64_t pushes = load_relaxed(&victim->lifo_pushes);
-    struct flow__task *t = load_relaxed(&victim->lifo);
-
-    if (pushes != seen->pushes || victim != seen->victim) {
-        *seen = (struct flow__watch){victim, pushes, now};
-        return NULL;
-    }
-    if (!t || now - seen->since < LIFO_AGE_NS)
-        return NULL;
-    t = exchange_acquire(&victim->lifo, NULL);
-    if (t) {
-        flow__count(w, steals);
-        flow__count(w, stolen);
-    }
-    return t;
-}
-
-static struct flow__task *look_around(struct flow__worker *w, struct flow__watch *seen, int64_t now)
-{
-    struct flow__task *t;
-
-    for (int i = 0; i < w->n_victims; i++) {
-        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
-
-        t = steal_from(w, victim);
-        if (!t)
-            t = flow__steal_job(w, victim);
-        if (t)
-            return t;
-    }
-    for (int i = 0; i < w->n_victims; i++) {
-        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
-
-        if (!load_relaxed(&victim->lifo) && victim != seen->victim)
-            continue;
-        t = steal_lifo(w, victim, seen, now);
-        if (t)
-            return t;
-        if (load_relaxed(&victim->lifo))
-            break; /* watch one slot at a time */
-    }
-    return NULL;
-}
-
-/* Looks for work for as long as that has been worth it lately. */
-static struct flow__task *search(struct flow__worker *w)
-{
-    int64_t begin = flow__sys.now(), now = begin;
-    struct flow__task *t;
-
-    for (;;) {
-        t = look_around(w, &w->watch, now);
-        if (!t && (!flow__inbox_is_empty(&w->inbox) || load_relaxed(&w->group->queue.count)))
-            t = next_local_polled(w);
-        if (t) {
-            w->spin_ns =
-                2 * w->spin_ns + 1000 < w->spin_max_ns ? 2 * w->spin_ns + 1000 : w->spin_max_ns;
-            return t;
-        }
-        if (now - begin >= w->spin_ns || load_relaxed(&flow__runtime.workers_end))
-            break;
-        for (int i = 0; i < PAUSES_PER_LOOK; i++)
-            flow__pause();
-        now = flow__sys.now();
-        if (flow__timers_next(&w->timers) <= now)
-            break;
-    }
-    w->spin_ns /= 2;
-    return NULL;
-}
-
-/* Is there anything for anyone? LIFO slots are told apart: their owners mostly take
- * them back at once. */
-static bool anything_visible(struct flow__worker *w, bool *lifo_busy)
-{
-    if (!flow__inbox_is_empty_seq(&w->inbox) || load_seq(&w->group->queue.count))
-        return true;
-    *lifo_busy = false;
-    for (int i = 0; i < w->n_victims; i++) {
-        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
-
-        if (load_seq(&victim->lifo) ||
-            (victim == w->watch.victim && load_relaxed(&victim->lifo_pushes) != w->watch.pushes))
-            *lifo_busy = true;
-        if (!flow__ring_is_empty_seq(&victim->ring) || flow__job_is_offered(victim))
-            return true;
-    }
-    return false;
-}
-
-/* Somebody fills and empties a LIFO slot all the time, as a coroutine does that
- * spawns and joins one task after the other. To sleep on the map would make each of its spawns
- * wake us for nothing; to search on would burn a CPU. So: a short sleep off the map, then another
- * look. */
-static void doze(struct flow__worker *w)
-{
-    exchange_seq(&w->parker.word, FLOW__PARKED);
-    if (flow__inbox_is_empty(&w->inbox) && !load_relaxed(&flow__runtime.workers_end))
-        flow__sys.futex_wait(&w->parker.word, FLOW__PARKED, flow__sys.now() + DOZE_NS);
-    /* Who read the map before we left it may have summoned us. */
-    w->searching = exchange_seq(&w->parker.word, FLOW__RUNNING) == FLOW__SUMMONED;
-}
-
-static int64_t park_deadline(struct flow__worker *w)
-{
-    int64_t next = flow__timers_next(&w->timers);
-
-    if (w->trim_at == 0) {
-        w->trim_at = flow__stacks_trim(w->node, 0, TRIM_KEEP) ? flow__sys.now() + TRIM_AFTER_NS : INT64_MAX;
-    }
-    return next < w->trim_at ? next : w->trim_at;
-}
-
-/* A long idle process gives the pages of its idle stacks back, slice by slice. */
-static void trim_if_due(struct flow__worker *w)
-{
-    int64_t now;
-
-    if (w->trim_at == INT64_MAX || (now = flow__sys.now()) < w->trim_at)
-        return;
-    for (int c = 0; c < FLOW__STACK_CLASSES; c++)
-        if (w->stacks.n[c] > FLOW__STACK_CACHE / 4)
-            flow__stack_flush(&w->stacks, c, FLOW__STACK_CACHE / 4);
-    w->trim_at = flow__stacks_trim(w->node, TRIM_SLICE, TRIM_KEEP) ? now + 20000000 : INT64_MAX;
-}
-
-/* What belongs to other nodes should not lie here while nothing goes on. */
-static void send_home(struct flow__worker *w)
-{
-    if (w->blocks.n_away)
-        flow__blocks_go_home(&w->blocks);
-    if (w->stacks.n_away)
-        flow__stacks_go_home(&w->stacks);
-}
-
-/* Sleeps until there may be work. */
-static void park(struct flow__worker *w, int64_t deadline)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    bool lifo_busy = false;
-    uint32_t became;
-
-    flow__count(w, announced);
-    flow__parker_announce(&w->parker, &w->group->idle, flow__index_in_group(w));
-    if (anything_visible(w, &lifo_busy) || lifo_busy || load_seq(&rt->workers_end)) {
-        became = flow__parker_cancel(&w->parker, &w->group->idle, flow__index_in_group(w));
-        w->searching = became == FLOW__SUMMONED;
-        if (lifo_busy && became == FLOW__RUNNING && !load_relaxed(&rt->workers_end))
-            doze(w);
-        return;
-    }
-    flow__count(w, parks);
-    send_home(w);
-    flow__tell_quiet();
-    became = flow__parker_sleep(&w->parker, &w->group->idle, flow__index_in_group(w), deadline);
-    w->searching = became == FLOW__SUMMONED;
-}
+/* ---- the loop ---- */
 
 /* The last searcher that has found something sends another one, for what others have
  * published meanwhile trusting that somebody searches. One that found nothing looks again before it
@@ -411,8 +250,9 @@ static void stop_searching(struct flow__worker *w, bool found)
     if (!w->searching)
         return;
     w->searching = false;
-    if (flow__idle_end_search(&w->group->idle) && found)
-        flow__wake_searcher(w);
+    if (!flow__idle_end_search(&w->group->idle) || !found)
+        return;
+    flow__wake_searcher(w);
 }
 
 /* Work from elsewhere, or NULL after a sleep or at the end. */
@@ -421,33 +261,16 @@ static struct flow__task *find_work(struct flow__worker *w)
     struct flow__task *t = NULL;
 
     store_relaxed(&w->current, NULL);
+    flow__lower_surplus(w);
     t = next_local_polled(w);
     if (!t && !w->searching)
         w->searching = w->n_victims > 0 && flow__idle_start_search(&w->group->idle);
     if (!t && w->searching)
-        t = search(w);
+        t = flow__search(w, next_local_polled);
     stop_searching(w, t != NULL);
+    if (t && flow__runtime.n_groups > 1)
+        flow__end_rest(w);
     return t;
-}
-
-/* When the next timer is nearer than a sleep and a wake take, waits for it awake. False if it is
- * not, or if this runtime must not spin. */
-static bool wait_for_near_timer(struct flow__worker *w)
-{
-    int64_t next = flow__timers_next(&w->timers), now;
-
-    if (next == INT64_MAX || w->spin_max_ns == 0 || w->searching)
-        return false;
-    now = flow__sys.now();
-    if (next - now > NEAR_NS)
-        return false;
-    while (now < next && flow__inbox_is_empty(&w->inbox) &&
-           !load_relaxed(&w->group->queue.count) && !load_relaxed(&flow__runtime.workers_end)) {
-        for (int i = 0; i < PAUSES_PER_LOOK / 4; i++)
-            flow__pause();
-        now = flow__sys.now();
-    }
-    return true;
 }
 
 static void run_until_end(struct flow__worker *w)
@@ -460,14 +283,16 @@ static void run_until_end(struct flow__worker *w)
         else if (flow__unlikely(w->searching))
             stop_searching(w, true); /* woken to search, and found work at home */
         if (t) {
-            w->trim_at = 0;
+            if (flow__unlikely(w->trim_at != 0)) { /* it had parked */
+                w->trim_at = 0;
+                if (flow__runtime.n_groups > 1)
+                    flow__end_rest(w);
+            }
             dispatch(w, t);
             continue;
         }
-        if (wait_for_near_timer(w))
-            continue;
-        park(w, park_deadline(w));
-        trim_if_due(w);
+        if (!flow__wait_for_near_timer(w))
+            flow__park(w);
     }
     stop_searching(w, false);
     store_relaxed(&w->current, NULL);
@@ -510,7 +335,8 @@ static int64_t run_round(struct flow__worker *w)
     flow__drain_inbox(w);
     started = flow__ready_count(&w->ready);
     unstarted = flow__ring_count(&w->ring) + w->own.count +
-                load_relaxed(&w->group->queue.count) + (load_relaxed(&w->lifo) != NULL);
+                load_relaxed(&w->group->queue.count) + load_relaxed(&w->group->bound.count) +
+                (load_relaxed(&w->lifo) != NULL);
     for (; started > 0 && flow__ready_count(&w->ready); started--, n++)
         dispatch(w, flow__ready_pop(&w->ready));
     for (; unstarted > 0; unstarted--, n++) {
@@ -535,7 +361,7 @@ static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bo
     flow__parker_announce(&w->parker, idle, flow__index_in_group(w));
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
-    awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || load_seq(&w->group->queue.count) ||
+    awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || flow__group_has_tasks_seq(w->group) ||
             (!for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE);
     if (awake) {
         became = flow__parker_cancel(&w->parker, idle, flow__index_in_group(w));

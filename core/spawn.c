@@ -2,6 +2,7 @@
  *
  * Making tasks: a control block from the caller's worker, filled in and queued, or
  * called at once. No stack and no system call is needed before a task starts. */
+#include "core/group.h"
 #include "core/life.h"
 #include "core/spawn.h"
 #include "core/start.h"
@@ -164,23 +165,6 @@ static int check_options(const struct flow_spawn_options *o)
     return o->stack_bytes ? flow__stack_class(o->stack_bytes) : rt->default_class;
 }
 
-/* The worker of the node with the fewest tasks queued. -1: the node has none. */
-static int worker_of_node(int node)
-{
-    struct flow__runtime *rt = &flow__runtime;
-    int chosen = -1;
-
-    for (int i = 0; i < rt->n_places; i++) {
-        struct flow__worker *w = &rt->workers[i];
-
-        if (w->node != node)
-            continue;
-        if (chosen < 0 || flow__ring_count(&w->ring) < flow__ring_count(&rt->workers[chosen].ring))
-            chosen = i;
-    }
-    return chosen;
-}
-
 static int apply(struct flow__task *t, const struct flow_spawn_options *o, int class_index)
 {
     struct flow__detail *detail;
@@ -205,12 +189,13 @@ static int apply(struct flow__task *t, const struct flow_spawn_options *o, int c
 static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_spawn_options *o,
                       flow_fn fn, void *arg, void *site)
 {
-    int r = check_options(o), class_index = r, target = o->worker;
+    int r = check_options(o), class_index = r;
+    struct flow__group *group = flow__group_of_node(o->node);
     struct flow__task *t;
 
     if (r < 0)
         return r;
-    if (target < 0 && o->node >= 0 && (target = worker_of_node(o->node)) < 0)
+    if (o->node >= 0 && !group)
         return -EINVAL;
     t = w ? new_task(w, fn, arg, site, life_for(out))
           : new_foreign_task(fn, arg, site, life_for(out));
@@ -226,8 +211,10 @@ static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_
         return r;
     }
     hand_out(t, out);
-    if (target >= 0)
-        flow__submit_to(w, &flow__runtime.workers[target], t);
+    if (o->worker >= 0)
+        flow__submit_to(w, &flow__runtime.workers[o->worker], t);
+    else if (group)
+        flow__submit_to_group(w, group, t);
     else
         flow__submit(w, t);
     return 0;

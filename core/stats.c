@@ -2,7 +2,7 @@
  *
  * Reading the counters. Any thread; takes no lock that a worker waits for. */
 #include "core/arena.h"
-#include "core/worker.h"
+#include "core/group.h"
 
 #include <errno.h>
 #include <string.h>
@@ -26,6 +26,13 @@ static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
     COPY(overflows);
     COPY(remote_wakes);
     COPY(no_stack);
+    COPY(remote_steals);
+    COPY(remote_stolen);
+    COPY(remote_dispatches);
+    COPY(node_wakes);
+    COPY(searches);
+    COPY(remote_searches);
+    COPY(calls);
     COPY(stack_used_most);
 #undef COPY
     /* Only the switches between running tasks are counted one by one; starts and ends are known. */
@@ -65,6 +72,7 @@ static void read_all(struct flow_stats *s)
     s->foreign_wakes = load_relaxed(&rt->foreign_wakes);
     s->total.spawned += s->foreign_spawned;
     s->total.wakes += s->foreign_wakes;
+    s->total.calls += load_relaxed(&rt->foreign_calls);
     s->live = s->total.spawned - s->total.finished;
     s->stacks_mapped = flow__stacks_mapped();
     s->stacks_trimmed = load_relaxed(&flow__stacks.trims);
@@ -112,4 +120,50 @@ int flow_stats_worker(int worker, struct flow_worker_stats *stats)
     if (!inside)
         flow__foreign_leave();
     return r;
+}
+
+static void read_steals(struct flow__group *from, struct flow__group *to, uint64_t *steals,
+                        uint64_t *tasks)
+{
+    struct flow__worker *w = flow__runtime.workers;
+
+    if (from != to) {
+        struct flow__haul *haul = &to->hauls[from - flow__runtime.groups];
+
+        *steals = load_relaxed(&haul->steals);
+        *tasks = load_relaxed(&haul->tasks);
+        return;
+    }
+    for (int i = to->first; i < to->first + to->n_workers; i++) {
+        /* The part first, so that it is never more than the whole. */
+        uint64_t remote_steals = load_acquire(&w[i].stats.remote_steals);
+        uint64_t remote_tasks = load_acquire(&w[i].stats.remote_stolen);
+
+        *steals += load_relaxed(&w[i].stats.steals) - remote_steals;
+        *tasks += load_relaxed(&w[i].stats.stolen) - remote_tasks;
+    }
+}
+
+int flow_stats_steals(int from, int to, uint64_t *steals, uint64_t *tasks)
+{
+    bool inside = flow__self() != NULL;
+    uint64_t n_steals = 0, n_tasks = 0;
+    int n_nodes, r = 0;
+
+    if (!inside && (r = flow__foreign_enter()))
+        return r;
+    n_nodes = flow__runtime.topology.n_nodes;
+    if (from < 0 || from >= n_nodes || to < 0 || to >= n_nodes)
+        r = -EINVAL;
+    else if (flow__group_of_node(from) && flow__group_of_node(to))
+        read_steals(flow__group_of_node(from), flow__group_of_node(to), &n_steals, &n_tasks);
+    if (!inside)
+        flow__foreign_leave();
+    if (r)
+        return r;
+    if (steals)
+        *steals = n_steals;
+    if (tasks)
+        *tasks = n_tasks;
+    return 0;
 }

@@ -126,6 +126,7 @@ struct flow__task {
                                      it beside the next spawn */
     uint8_t stack_class;
     bool timed;
+    bool abroad; /* it was queued on another node; by the one whose queue holds it, until it runs */
     flow__atomic(uint8_t) why;
 } __attribute__((aligned(128)));
 

@@ -41,10 +41,10 @@ struct flow__task_list {
     uint64_t count;
 };
 
-/* What a thief remembers of the LIFO slot that it watches. */
+/* What a thief remembers of the LIFO slot, or the jobs, that it watches. */
 struct flow__watch {
     struct flow__worker *victim;
-    uint64_t pushes;
+    uint64_t stamp;
     int64_t since;
 };
 
@@ -59,12 +59,15 @@ struct flow__worker {
     struct flow__strand strand;     /* the scheduler, while a task runs */
     struct flow__fp_environment fp; /* what tasks without one of their own run with */
     uint32_t until_poll;            /* dispatches until timers and shared queues are looked at */
+    uint32_t poll_interval;         /* what until_poll was set to at polled_at */
+    int64_t polled_at;
     uint32_t ready_streak, lifo_streak, start_streak; /* see next_local() */
     int32_t budget;
     bool searching;
+    bool offers; /* its surplus flag is up; always, if there is no thief */
     int64_t spin_ns, spin_max_ns; /* adaptive, see search() */
     int64_t trim_at;              /* 0: not known, INT64_MAX: nothing to trim */
-    struct flow__watch watch;
+    struct flow__watch watch, far_watch, job_watch; /* a slot at home; elsewhere; jobs elsewhere */
     struct flow__ready ready;
     struct flow__task_list own; /* unstarted tasks that must start here */
     struct flow__block_cache blocks;
@@ -78,6 +81,7 @@ struct flow__worker {
     struct flow__timers timers;
     const uint16_t *victims; /* other workers, nearest first */
     int n_victims;
+    int n_mates; /* of these, the first ones: of the own group */
 
     /* Constant while the worker runs. */
     int index, node, cpu_id;
@@ -106,7 +110,8 @@ struct flow__worker {
     struct {
         flow__atomic(uint64_t) spawned, finished, dispatches,
             started_now, switches, steals, stolen, parks, wakes, timers_armed, timers_fired,
-            stacks_taken, stacks_returned, overflows, remote_wakes, no_stack, announced;
+            stacks_taken, stacks_returned, overflows, remote_wakes, no_stack, announced, node_wakes,
+            remote_steals, remote_stolen, remote_dispatches, searches, remote_searches, calls;
         flow__atomic(uint64_t) stack_used_most;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
@@ -117,17 +122,34 @@ struct flow__shared_queue {
     flow__cache_aligned struct flow__lock lock;
     struct flow__task_list list;  /* under lock */
     flow__atomic(uint64_t) count; /* a copy, to look at without the lock */
+    flow__atomic(uint32_t) taken; /* tasks ever taken out; under lock, read by anyone */
+    struct flow__age age;         /* of the oldest task */
+};
+
+/* What one group has taken from another one. Written by whoever holds the taker's token. */
+struct flow__haul {
+    flow__atomic(uint64_t) steals, tasks;
 };
 
 /* The workers of one memory node; see core/group.h. */
 struct flow__group {
     struct flow__idle idle;
-    struct flow__shared_queue queue;
+    struct flow__shared_queue queue; /* anybody may take from it */
+    struct flow__shared_queue bound; /* tasks that must start on this node */
+
+    flow__cache_aligned flow__atomic(bool) token; /* held by the one who looks at other nodes */
+    /* Of the sentry, see core/park.c. Written by it and by callers. */
+    flow__atomic(bool) watching;      /* it looks up now and then */
+    flow__atomic(int64_t) watch_ns;   /* its next pause */
+    flow__atomic(int64_t) called_at;  /* the group's last call for help, by who called */
 
     /* Constant while workers run. */
     int node; /* index in the topology */
     int first, n_workers;
-};
+    const uint16_t *others;           /* the other groups, nearest first */
+    flow__atomic(uint8_t) *surplus;   /* a flag per worker: it may have something to steal */
+    struct flow__haul *hauls;         /* from each group */
+} __attribute__((aligned(128)));
 
 enum flow__state { FLOW__STOPPED, FLOW__RUNNING_STATE, FLOW__STOPPING, FLOW__FORKED };
 
@@ -145,7 +167,7 @@ struct flow__runtime {
     double cpu_quota;
     int default_class;
     struct flow__group *groups; /* by rising node */
-    size_t groups_bytes;
+    size_t group_bytes;         /* all of them, with what they point to */
     int n_groups;
     flow__atomic(bool) workers_end; /* asks the worker threads to leave */
     flow__atomic(int) threads_left; /* workers that have followed it */
@@ -154,7 +176,7 @@ struct flow__runtime {
     /* What foreign threads do, under foreign_lock: no worker ever takes it while others wait. */
     struct flow__lock foreign_lock;
     struct flow__block_cache foreign_blocks;
-    flow__atomic(uint64_t) foreign_spawned, foreign_wakes;
+    flow__atomic(uint64_t) foreign_spawned, foreign_wakes, foreign_calls;
     flow__atomic(int) foreign_waiting; /* inside a blocking call */
 
     flow__atomic(uint64_t) offloads_open;    /* offloaded calls whose caller waits */
@@ -251,7 +273,7 @@ void flow__make_ready(struct flow__worker *w, struct flow__task *t);
 /* Queues an unstarted task for whoever comes first. w: the caller's worker or NULL. */
 void flow__submit(struct flow__worker *w, struct flow__task *t);
 
-/* Queues it in a group's queue. */
+/* Queues it for the workers of a group, who alone may start it. */
 void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t);
 
 /* Queues it for one worker, which alone may start it. */

@@ -34,6 +34,14 @@ static int next_sleeper(struct flow__idle *idle, struct flow__parker *parkers, s
     return -1;
 }
 
+static bool claim_sentry(struct flow__idle *idle, struct flow__parker *parkers, size_t stride,
+                         uint32_t as)
+{
+    int sentry = load_seq(&idle->sentry);
+
+    return sentry > 0 && claim(flow__parker_of(parkers, stride, sentry - 1), as);
+}
+
 bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, size_t stride)
 {
     uint64_t s = load_relaxed(&idle->state);
@@ -42,8 +50,11 @@ bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, 
         if (!cas_seq(&idle->state, &s, s + FLOW__ONE_SEARCHER))
             continue;
         for (int w = -1; (w = next_sleeper(idle, parkers, stride, w + 1)) >= 0;)
-            if (claim(flow__parker_of(parkers, stride, w), FLOW__SUMMONED))
+            if (w + 1 != load_relaxed(&idle->sentry) &&
+                claim(flow__parker_of(parkers, stride, w), FLOW__SUMMONED))
                 return true;
+        if (claim_sentry(idle, parkers, stride, FLOW__SUMMONED))
+            return true;
         /* Whom the state counts was just woken, or was not on the map yet. While we held the
          * claim a publisher may have trusted in it and a worker gone to sleep: look again. */
         s = fetch_sub_seq(&idle->state, FLOW__ONE_SEARCHER) - FLOW__ONE_SEARCHER;
@@ -51,6 +62,28 @@ bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, 
             return false;
     }
     return false;
+}
+
+bool flow__idle_call(struct flow__idle *idle, struct flow__parker *parkers, size_t stride)
+{
+    if (claim_sentry(idle, parkers, stride, FLOW__NOTIFIED))
+        return true;
+    for (int w = -1; (w = next_sleeper(idle, parkers, stride, w + 1)) >= 0;)
+        if (claim(flow__parker_of(parkers, stride, w), FLOW__NOTIFIED))
+            return true;
+    return false;
+}
+
+bool flow__idle_stand_sentry(struct flow__idle *idle, int worker)
+{
+    int nobody = 0;
+
+    return load_relaxed(&idle->sentry) == 0 && cas_seq(&idle->sentry, &nobody, worker + 1);
+}
+
+void flow__idle_end_sentry(struct flow__idle *idle)
+{
+    exchange_seq(&idle->sentry, 0);
 }
 
 bool flow__parker_notify(struct flow__parker *parker)
@@ -95,14 +128,20 @@ uint32_t flow__parker_cancel(struct flow__parker *parker, struct flow__idle *idl
     return was == FLOW__PARKED ? FLOW__RUNNING : was;
 }
 
-uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker,
-                            int64_t deadline)
+bool flow__parker_wait(struct flow__parker *parker, int64_t deadline)
 {
     while (load_acquire(&parker->word) == FLOW__PARKED) {
         int r = flow__sys.futex_wait(&parker->word, FLOW__PARKED, deadline);
 
         if (r == -ETIMEDOUT || (r && deadline != INT64_MAX && flow__sys.now() >= deadline))
-            break;
+            return true;
     }
+    return false;
+}
+
+uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker,
+                            int64_t deadline)
+{
+    flow__parker_wait(parker, deadline);
     return flow__parker_cancel(parker, idle, worker);
 }

@@ -18,6 +18,17 @@
  * A wake in flight counts as a searcher, so at most one is in flight; who was
  * woken wakes the next one if it leaves work behind.
  *
+ * Searchers may go by hints (core/group.h); the look after an announcement is at the
+ * queues themselves. So a hint that is missing delays work, and never loses it.
+ *
+ * Several groups. Who publishes to a group reads the state of that group, and its sleepers look at the
+ * queues of their own group only. The argument holds in each of them by itself: work in a group
+ * is seen by a worker of the group, for the publisher either finds a sleeper to wake, or a
+ * searcher, or all are awake and each will look before it sleeps. That another group helps makes
+ * it quicker, no more. For this one sleeper of a group may stand sentry: it sleeps on the map
+ * like the others, looks up now and then without leaving it, and is the last to be woken for
+ * work of its own group and the first for help.
+ *
  * Word: RUNNING -> PARKED and anything -> RUNNING by its worker; PARKED -> NOTIFIED or
  * SUMMONED by the one waker whose CAS wins. Only the worker itself enters and leaves
  * the map and the count, so both may still show one that was just woken. */
@@ -52,6 +63,7 @@ struct flow__idle {
      * changes its mind, read at every spawn. */
     flow__cache_aligned flow__atomic(uint64_t) state;
     flow__cache_aligned flow__atomic(uint64_t) map[FLOW__MAX_WORKERS / 64]; /* who sleeps */
+    flow__atomic(int) sentry; /* 1 + the worker, or 0; written by who becomes it and ends being it */
     int n_workers; /* constant while threads run */
 };
 
@@ -74,9 +86,23 @@ static inline uint32_t flow__idle_count(struct flow__idle *idle)
     return (uint32_t)(s >> 32) + (uint32_t)s;
 }
 
-/* Wakes one sleeper to search, unless somebody searches already. parkers is indexed by worker,
- * `stride` bytes apart. True if it woke one. Any thread. */
+/* Wakes one sleeper to search, unless somebody searches already; the sentry only if there is no
+ * other. parkers is indexed by worker, `stride` bytes apart. True if it woke one. Any thread. */
 bool flow__idle_wake_one(struct flow__idle *idle, struct flow__parker *parkers, size_t stride);
+
+/* Wakes the sentry, or any sleeper if there is none, though it may be that somebody searches.
+ * True if it woke one. Any thread. */
+bool flow__idle_call(struct flow__idle *idle, struct flow__parker *parkers, size_t stride);
+
+/* A sleeper, announced and not yet asleep, becomes the sentry. False: there is one. */
+bool flow__idle_stand_sentry(struct flow__idle *idle, int worker);
+void flow__idle_end_sentry(struct flow__idle *idle);
+
+/* Do all workers sleep? */
+static inline bool flow__idle_all_sleep(struct flow__idle *idle)
+{
+    return load_seq(&idle->state) >> 32 == (uint64_t)idle->n_workers;
+}
 
 /* Wakes one certain worker if it sleeps. True if it did. Any thread. */
 bool flow__parker_notify(struct flow__parker *parker);
@@ -96,7 +122,11 @@ void flow__parker_announce(struct flow__parker *parker, struct flow__idle *idle,
  * nobody had woken us, else NOTIFIED or SUMMONED. */
 uint32_t flow__parker_cancel(struct flow__parker *parker, struct flow__idle *idle, int worker);
 
-/* Sleeps until woken or the deadline; returns as flow__parker_cancel. */
+/* After an announcement: sleeps until woken or the deadline. True if nobody has woken it: it
+ * stays announced, and may go on sleeping. */
+bool flow__parker_wait(struct flow__parker *parker, int64_t deadline);
+
+/* flow__parker_wait, then flow__parker_cancel. */
 uint32_t flow__parker_sleep(struct flow__parker *parker, struct flow__idle *idle, int worker,
                             int64_t deadline);
 

@@ -2,7 +2,7 @@
  *
  * Bounded FIFO of pointers: one owner pushes and pops, any thread steals half.
  *
- *                push   pop   steal   count
+ *                push   pop   steal   count, age
  *   push          -      -     yes     yes      push and pop: the owner only,
  *   pop           -      -     yes     yes      never beside each other
  *   steal        yes    yes    yes     yes
@@ -16,6 +16,7 @@
 #ifndef FLOW_SYNC_TASK_RING_H
 #define FLOW_SYNC_TASK_RING_H
 
+#include "sync/age.h"
 #include "sync/atomic.h"
 
 #include <stddef.h>
@@ -25,6 +26,7 @@
 struct flow__task_ring {
     flow__cache_aligned
         flow__atomic(uint32_t) head; /* next to take; written by owner and thieves */
+    struct flow__age age;            /* of the oldest entry */
     flow__cache_aligned flow__atomic(uint32_t) tail; /* next to fill; written by the owner */
     flow__cache_aligned flow__atomic(void *) slot[FLOW__RING_SIZE];
 };
@@ -38,6 +40,14 @@ static inline uint32_t flow__ring_count(struct flow__task_ring *r)
     uint32_t n = load_relaxed(&r->tail) - head;
 
     return n <= FLOW__RING_SIZE ? n : 0; /* head had moved on between the two loads */
+}
+
+/* How long the oldest entry has waited, at least; -1 if there is none. Any thread. */
+static inline int64_t flow__ring_age(struct flow__task_ring *r, int64_t now)
+{
+    uint32_t head = load_relaxed(&r->head), tail = load_relaxed(&r->tail);
+
+    return flow__age_look(&r->age, head, tail - head <= FLOW__RING_SIZE ? tail : head, now);
 }
 
 /* Is it empty? For one who has announced that it will sleep. Any thread. */

@@ -15,7 +15,7 @@ struct flow_worker_stats {
     uint64_t dispatches;  /* tasks started or resumed by the scheduler, or run by a join */
     uint64_t started_now; /* flow_spawn_now calls */
     uint64_t switches;    /* changes of stack */
-    uint64_t steals;      /* successful visits to another worker's queue */
+    uint64_t steals;      /* successful visits to another worker's queue, or another node's */
     uint64_t stolen;      /* tasks taken by them */
     uint64_t parks;       /* times the worker slept */
     uint64_t wakes;       /* sleeping workers it woke */
@@ -26,6 +26,15 @@ struct flow_worker_stats {
     uint64_t overflows;    /* times its queue was full and half went to the shared one */
     uint64_t remote_wakes; /* wake-ups sent to other workers */
     uint64_t no_stack;     /* tasks that ended with -ENOMEM because no stack could be had */
+    /* Between memory nodes. Dispatches less remote_dispatches are the local ones. */
+    uint64_t remote_steals;     /* part of steals: from another node */
+    uint64_t remote_stolen;     /* part of stolen: tasks taken by them, some more than once */
+    uint64_t remote_dispatches; /* part of dispatches: tasks that were queued on another node */
+    uint64_t node_wakes;        /* part of remote_wakes: to another node; and tasks spawned for one.
+                                 * All other wakes stay on the node */
+    uint64_t searches;          /* times it had nothing to do and looked around */
+    uint64_t remote_searches;   /* looks at other nodes */
+    uint64_t calls;             /* sleepers of another node asked for help */
     /* The most that a task which ended here has used of its stack, in bytes; 0 unless
      * stacks are measured (option measure_stacks). A total is the maximum, not the sum. */
     uint64_t stack_used_most;
@@ -54,6 +63,12 @@ struct flow_stats {
 /* Fills *stats. -EINVAL if stats->size is not known, -ESHUTDOWN if nothing
  * runs. From anywhere; never suspends. */
 FLOW_API int flow_stats(struct flow_stats *stats);
+
+/* How often workers of one node (to) have taken tasks that were queued on another node (from), or by
+ * another worker of the same node (from == to), and how many tasks. Nodes are numbered from 0 to
+ * flow_info.nodes - 1; a node without workers has 0. steals and tasks may be NULL. -EINVAL: no such
+ * node. -ESHUTDOWN if nothing runs. From anywhere; never suspends. */
+FLOW_API int flow_stats_steals(int from, int to, uint64_t *steals, uint64_t *tasks);
 
 /* One worker's counters, worker from 0. -EINVAL if there is no such worker. */
 FLOW_API int flow_stats_worker(int worker, struct flow_worker_stats *stats);

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stealing, and the groups of workers that memory nodes make, on machines that are not there
+ * (FLOW_TOPOLOGY): many workers on the CPUs that there are. What is judged is who ran what, that
+ * everything ran, and who woke whom; never how long it took. */
+#include "core/group.h"
+#include "tests/support/child.h"
+#include "tests/support/machine.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#define MAX_WORKERS 16
+
+static struct flow__runtime *rt = &flow__runtime;
+
+/* ---- who wakes whom ---- */
+
+static struct {
+    flow__atomic(uint64_t) crossing; /* wake-ups of a worker by one of another node */
+    flow__atomic(uint64_t) sleeps, timed_sleeps;
+} seen;
+
+static struct flow__worker *worker_of_word(flow__atomic(uint32_t) * word)
+{
+    for (int i = 0; rt->workers && i < rt->n_workers; i++)
+        if (word == &rt->workers[i].parker.word)
+            return &rt->workers[i];
+    return NULL;
+}
+
+static int watched_wake(flow__atomic(uint32_t) * word, int n)
+{
+    struct flow__worker *self = flow__owned_worker, *woken = self ? worker_of_word(word) : NULL;
+
+    if (woken && woken->group != self->group)
+        fetch_add_relaxed(&seen.crossing, 1);
+    return flow__sys_real.futex_wake(word, n);
+}
+
+static int watched_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline)
+{
+    if (flow__owned_worker) {
+        fetch_add_relaxed(&seen.sleeps, 1);
+        fetch_add_relaxed(&seen.timed_sleeps, deadline != INT64_MAX);
+    }
+    return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+static void start_on(const struct machine *machine, int workers)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    o.workers = workers;
+    memset(&seen, 0, sizeof seen);
+    flow__sys.futex_wake = watched_wake;
+    flow__sys.futex_wait = watched_wait;
+    machine_use(machine);
+    test_start_with(&o);
+}
+
+static void stop(void)
+{
+    test_stop();
+    flow__sys = flow__sys_real;
+    machine_close();
+}
+
+static int node_here(void)
+{
+    return flow__owned_worker->node;
+}
+
+/* ---- tasks ---- */
+
+static struct {
+    flow__atomic(uint64_t) ran_on[MAX_WORKERS];
+    flow__atomic(uint64_t) ran;
+    flow__atomic(bool) go;
+} tally;
+
+static void tally_begin(void)
+{
+    memset(&tally, 0, sizeof tally);
+}
+
+static void spin(int rounds)
+{
+    for (int i = 0; i < rounds; i++)
+        flow__pause();
+}
+
+static flow_result work(void *arg)
+{
+    spin((int)(intptr_t)arg);
+    fetch_add_relaxed(&tally.ran_on[flow__owned_worker->index], 1);
+    fetch_add_seq(&tally.ran, 1);
+    return flow_ok(NULL);
+}
+
+static bool every_worker_ran_something(void)
+{
+    for (int i = 0; i < rt->n_workers; i++)
+        if (load_relaxed(&tally.ran_on[i]) == 0)
+            return false;
+    return true;
+}
+
+static void spawn_at(int worker, unsigned flags, flow_fn fn, void *arg)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+
+    o.worker = worker;
+    o.flags = flags;
+    REQUIRE_EQUAL(flow_spawn_with(NULL, &o, fn, arg), 0);
+}
+
+/* The matrix and the workers' counters tell one story. At rest. */
+static void require_sums(void)
+{
+    struct flow_stats s = test_stats();
+    uint64_t steals = 0, tasks = 0, remote_steals = 0, remote_tasks = 0;
+
+    for (int from = 0; from < rt->topology.n_nodes; from++)
+        for (int to = 0; to < rt->topology.n_nodes; to++) {
+            uint64_t n = 0, k = 0;
+
+            REQUIRE_EQUAL(flow_stats_steals(from, to, &n, &k), 0);
+            REQUIRE(k >= n);
+            steals += n, tasks += k;
+            if (from != to)
+                remote_steals += n, remote_tasks += k;
+        }
+    REQUIRE_EQUAL(steals, s.total.steals);
+    REQUIRE_EQUAL(tasks, s.total.stolen);
+    REQUIRE_EQUAL(remote_steals, s.total.remote_steals);
+    REQUIRE_EQUAL(remote_tasks, s.total.remote_stolen);
+    REQUIRE(s.total.remote_dispatches <= s.total.dispatches);
+    REQUIRE(s.total.remote_dispatches <= remote_tasks);
+    REQUIRE(remote_tasks == 0 || s.total.remote_dispatches > 0);
+}
+
+/* ---- groups ---- */
+
+static void require_others(int group, const char *expected)
+{
+    char text[64] = "";
+
+    for (int i = 0; i < rt->n_groups - 1; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), " %d", rt->groups[group].others[i]);
+    if (strcmp(text, expected)) {
+        fprintf(stderr, "group %d has others%s, not%s\n", group, text, expected);
+        REQUIRE(!"others in this order");
+    }
+}
+
+CASE(a_group_for_each_node)
+{
+    start_on(&machine_four_nodes, 8);
+    REQUIRE_EQUAL(rt->n_groups, 4);
+    for (int i = 0; i < 4; i++) {
+        struct flow__group *g = &rt->groups[i];
+
+        REQUIRE_EQUAL(g->node, i);
+        REQUIRE_EQUAL(g->first, 2 * i);
+        REQUIRE_EQUAL(g->n_workers, 2);
+        REQUIRE_EQUAL(g->idle.n_workers, 2);
+        REQUIRE(flow__group_of_node(i) == g);
+        for (int k = 0; k < 2; k++) {
+            REQUIRE(rt->workers[2 * i + k].group == g);
+            REQUIRE_EQUAL(rt->workers[2 * i + k].n_mates, 1);
+            REQUIRE_EQUAL(flow__index_in_group(&rt->workers[2 * i + k]), k);
+        }
+    }
+    REQUIRE(!flow__group_of_node(4));
+    REQUIRE(((uintptr_t)rt->groups[1].surplus & 63) == 0);
+    require_others(0, " 1 2 3");
+    require_others(1, " 0 3 2");
+    require_others(3, " 2 1 0");
+    REQUIRE_EQUAL(flow__patience(&rt->groups[0], &rt->groups[1]), 5000);
+    REQUIRE_EQUAL(flow__patience(&rt->groups[0], &rt->groups[2]), 50000);
+    stop();
+    start_on(&machine_three_nodes, 6);
+    require_others(0, " 1 2");
+    require_others(1, " 2 0");
+    require_others(2, " 1 0");
+    stop();
+    start_on(&machine_four_nodes, 3); /* two nodes stay without workers */
+    REQUIRE_EQUAL(rt->n_groups, 2);
+    REQUIRE_EQUAL(rt->groups[1].n_workers, 1);
+    REQUIRE(!flow__group_of_node(2));
+    REQUIRE_EQUAL(flow_stats_steals(0, 3, NULL, NULL), 0);
+    REQUIRE_EQUAL(flow_stats_steals(0, 4, NULL, NULL), -EINVAL);
+    REQUIRE_EQUAL(flow_stats_steals(-1, 0, NULL, NULL), -EINVAL);
+    stop();
+    REQUIRE_EQUAL(flow_stats_steals(0, 0, NULL, NULL), -ESHUTDOWN);
+}
+
+/* ---- a skewed load ---- */
+
+/* Keeps some hundred tasks queued at home until all workers have had some. */
+static flow_result spawn_until_spread(void *unused)
+{
+    (void)unused;
+    while (!every_worker_ran_something()) {
+        for (int i = 0; i < 200; i++)
+            EXPECT_EQ(flow_spawn(NULL, work, (void *)200), 0);
+        flow_yield();
+    }
+    store_relaxed(&tally.go, true);
+    return flow_ok(NULL);
+}
+
+static void spread_from(const struct machine *machine, int n_workers, int worker)
+{
+    uint64_t tasks;
+
+    start_on(machine, n_workers);
+    tally_begin();
+    spawn_at(worker, FLOW_PINNED, spawn_until_spread, NULL);
+    WAIT_UNTIL(load_relaxed(&tally.go));
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(load_relaxed(&tally.ran) + 1, test_stats().total.spawned);
+    REQUIRE(test_stats().total.remote_steals > 0);
+    require_sums();
+    for (int to = 0; to < rt->topology.n_nodes; to++) { /* what came from nowhere else */
+        REQUIRE_EQUAL(flow_stats_steals(rt->workers[worker].node, to, NULL, &tasks), 0);
+        child_note("%d <- %d: %llu tasks", to, rt->workers[worker].node, (unsigned long long)tasks);
+    }
+    stop();
+}
+
+CASE(a_skewed_load_reaches_every_worker)
+{
+    spread_from(&machine_four_nodes, 8, 0);
+    spread_from(&machine_four_nodes, 8, 5);
+    spread_from(&machine_sparse_ids, 8, 3); /* one worker on each node */
+    spread_from(&machine_three_nodes, 3, 2);
+}
+
+/* ---- nodes that cannot help themselves ---- */
+
+static flow_result hold(void *unused)
+{
+    (void)unused;
+    while (!load_seq(&tally.go)) /* not a yield */
+        sched_yield();
+    return flow_ok(NULL);
+}
+
+static flow_result spawn_and_hold(void *n)
+{
+    uint64_t before = load_seq(&tally.ran);
+
+    for (intptr_t i = 0; i < (intptr_t)n; i++)
+        EXPECT_EQ(flow_spawn(NULL, work, (void *)50), 0);
+    while (load_seq(&tally.ran) < before + (uint64_t)(intptr_t)n)
+        sched_yield();
+    store_relaxed(&tally.go, true);
+    return flow_ok(NULL);
+}
+
+/* All workers of node 0 are kept by coroutines that do not return before all the tasks that lie in
+ * one's queue have run. Nobody there polls; so others must come. */
+static void rescue(const struct machine *machine, int workers, int on_node, int64_t nap)
+{
+    start_on(machine, workers);
+    for (int round = 0; round < 5; round++) {
+        tally_begin();
+        test_nap(nap); /* long: the sentries of an idle process sleep without end */
+        for (int i = 1; i < on_node; i++)
+            spawn_at(i, FLOW_PINNED, hold, NULL);
+        spawn_at(0, FLOW_PINNED, spawn_and_hold, (void *)(intptr_t)(round % 2 ? 1 : 100));
+        REQUIRE(test_wait_until_empty());
+        for (int i = 0; i < on_node; i++)
+            REQUIRE_EQUAL(load_relaxed(&tally.ran_on[i]), 0);
+    }
+    if (nap) /* else a sentry watches still, from the start or the last round */
+        REQUIRE(test_stats().total.calls > 0);
+    require_sums();
+    stop();
+}
+
+CASE(a_node_that_is_stuck_is_helped)
+{
+    rescue(&machine_four_nodes, 8, 2, FLOW_MS(150));
+    rescue(&machine_four_nodes, 8, 2, 0);
+    rescue(&machine_sparse_ids, 8, 1, FLOW_MS(150));
+    rescue(&machine_sparse_ids, 2, 1, FLOW_MS(60));
+    rescue(&machine_sparse_ids, 2, 1, 0);
+}
+
+/* The same for what foreign threads queue there. */
+CASE(what_threads_spawn_does_not_wait_for_a_stuck_node)
+{
+    start_on(&machine_four_nodes, 8);
+    for (int round = 0; round < 20; round++) {
+        tally_begin();
+        spawn_at(0, FLOW_PINNED, hold, NULL);
+        spawn_at(1, FLOW_PINNED, hold, NULL);
+        test_nap(round % 2 ? FLOW_MS(60) : 0);
+        for (int i = 0; i < 8; i++)
+            REQUIRE_EQUAL(flow_spawn(NULL, work, (void *)50), 0);
+        WAIT_UNTIL(load_seq(&tally.ran) == 8);
+        store_relaxed(&tally.go, true);
+        REQUIRE(test_wait_until_empty());
+    }
+    stop();
+}
+
+/* ---- tasks for a node ---- */
+
+static flow_result stay(void *node)
+{
+    EXPECT_EQ(node_here(), (int)(intptr_t)node);
+    spin(100);
+    EXPECT_EQ(flow_yield(), 0);
+    EXPECT_EQ(node_here(), (int)(intptr_t)node);
+    fetch_add_seq(&tally.ran, 1);
+    return flow_ok(NULL);
+}
+
+static flow_result spawn_for_nodes(void *each)
+{
+    for (intptr_t i = 0; i < 4 * (intptr_t)each; i++) {
+        struct flow_spawn_options o = FLOW_SPAWN_INIT;
+
+        o.node = (int)i % 4;
+        EXPECT_EQ(flow_spawn_with(NULL, &o, stay, (void *)(intptr_t)o.node), 0);
+    }
+    return flow_ok(NULL);
+}
+
+CASE(a_task_for_a_node_starts_there)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+
+    start_on(&machine_four_nodes, 8);
+    tally_begin();
+    o.node = 3;
+    for (intptr_t i = 0; i < 500; i++) /* more than node 3 can do at once, while others rest */
+        REQUIRE_EQUAL(flow_spawn_with(NULL, &o, stay, (void *)3), 0);
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(flow_spawn(NULL, spawn_for_nodes, (void *)200), 0);
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(load_seq(&tally.ran), 1300);
+    REQUIRE(test_stats().total.node_wakes > 0);
+    o.node = 4;
+    REQUIRE_EQUAL(flow_spawn_with(NULL, &o, stay, NULL), -EINVAL);
+    stop();
+    start_on(&machine_four_nodes, 3);
+    o.node = 3;
+    REQUIRE_EQUAL(flow_spawn_with(NULL, &o, stay, NULL), -EINVAL); /* it has no worker */
+    stop();
+}
+
+static void *let_go_soon(void *unused)
+{
+    test_nap(FLOW_MS(30));
+    store_relaxed(&tally.go, true);
+    return unused;
+}
+
+CASE(what_is_queued_for_a_node_ends_with_the_runtime)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+    pthread_t helper;
+
+    start_on(&machine_four_nodes, 8);
+    tally_begin();
+    spawn_at(6, FLOW_PINNED, hold, NULL);
+    spawn_at(7, FLOW_PINNED, hold, NULL);
+    o.node = 3;
+    for (int i = 0; i < 100; i++)
+        REQUIRE_EQUAL(flow_spawn_with(NULL, &o, stay, (void *)3), 0);
+    REQUIRE_EQUAL(pthread_create(&helper, NULL, let_go_soon, NULL), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(pthread_join(helper, NULL), 0);
+    flow__sys = flow__sys_real;
+    machine_close();
+}
+
+/* ---- wake-ups stay on their node ---- */
+
+static flow_result fan_out(void *depth)
+{
+    intptr_t d = (intptr_t)depth;
+
+    work((void *)20);
+    for (int i = 0; i < 2 && d > 0; i++)
+        EXPECT_EQ(flow_spawn(NULL, fan_out, (void *)(d - 1)), 0);
+    if (d % 3 == 0)
+        flow_yield();
+    return flow_ok(NULL);
+}
+
+static uint64_t calls_of_workers(void)
+{
+    return test_stats().total.calls - load_relaxed(&rt->foreign_calls);
+}
+
+CASE(a_wake_up_crosses_nodes_only_as_a_call_for_help)
+{
+    start_on(&machine_four_nodes, 8);
+    for (int round = 0; round < 30; round++) {
+        tally_begin();
+        spawn_at((round * 3) % 8, FLOW_PINNED, fan_out, (void *)(intptr_t)(round % 2 ? 9 : 3));
+        REQUIRE(test_wait_until_empty());
+        REQUIRE_EQUAL(load_seq(&tally.ran), round % 2 ? 1023 : 15);
+        test_nap(round % 4 ? 0 : FLOW_MS(40));
+    }
+    REQUIRE_EQUAL(load_relaxed(&seen.crossing), calls_of_workers());
+    REQUIRE_EQUAL(test_stats().total.node_wakes, 0);
+    child_note("%llu wake-ups of %llu crossed", (unsigned long long)load_relaxed(&seen.crossing),
+               (unsigned long long)test_stats().total.wakes);
+    require_sums();
+    stop();
+}
+
+CASE(an_idle_process_of_several_nodes_sleeps_without_end)
+{
+    uint64_t before = 0;
+    int quiet = 0;
+
+    start_on(&machine_four_nodes, 8);
+    tally_begin();
+    REQUIRE_EQUAL(flow_spawn(NULL, fan_out, (void *)9), 0);
+    REQUIRE(test_wait_until_empty());
+    /* 64 us to 16 ms, doubled: then nothing. A busy machine may delay that. */
+    for (int i = 0; i < 60 && quiet < 3; i++) {
+        test_nap(FLOW_MS(150));
+        quiet = load_relaxed(&seen.sleeps) == before ? quiet + 1 : 0;
+        before = load_relaxed(&seen.sleeps);
+    }
+    REQUIRE_EQUAL(quiet, 3);
+    stop();
+}
+
+int main(int argc, char **argv)
+{
+    return cases_main(argc, argv);
+}
