@@ -77,6 +77,29 @@ CASE(with_one_cpu_allowed_there_is_one_cpu)
     flow__topology_free(&all);
 }
 
+/* As under taskset: only what sched_getaffinity says is ours, and what else there is stays out. */
+CASE(a_runtime_that_is_allowed_one_cpu_starts_one_worker_on_it)
+{
+    struct flow__topology all = machine();
+    struct flow_info info = {.size = sizeof info};
+    struct flow_topology_worker w = {.size = sizeof w};
+
+    unsetenv("FLOW_TOPOLOGY");
+    for (int i = all.n_cpus - 1; i >= 0 && i >= all.n_cpus - 4; i--) {
+        pin_to(all.cpus[i].cpu_id);
+        test_start_with(NULL);
+        REQUIRE_EQUAL(flow_info(&info), 0);
+        REQUIRE_EQUAL(info.workers, 1);
+        REQUIRE_EQUAL(info.cpus, 1);
+        REQUIRE_EQUAL(info.pinned, 1);
+        REQUIRE_EQUAL(flow_topology_worker(0, &w), 0);
+        REQUIRE_EQUAL(w.cpu_id, all.cpus[i].cpu_id);
+        REQUIRE(w.pinned);
+        REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    }
+    flow__topology_free(&all);
+}
+
 CASE(the_kernel_says_where_a_page_lies)
 {
     size_t bytes = (size_t)sysconf(_SC_PAGESIZE);

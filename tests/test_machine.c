@@ -259,6 +259,37 @@ CASE(options_exclude_each_other_unless_one_is_later)
     places_must_be("", "4:2 6:3");
 }
 
+static flow_result my_node(void *arg)
+{
+    (void)arg;
+    return flow_ok_i64(flow_current_node());
+}
+
+CASE(tasks_start_on_nodes_that_have_workers)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_spawn_options spawn = FLOW_SPAWN_INIT;
+    struct flow_topology_node node = {.size = sizeof node};
+    flow_result result;
+    flow_task task;
+
+    machine_use(&machine_four_nodes);
+    o.nodes = 1 | 1 << 3;
+    test_start_with(&o);
+    for (int i = 0; i < 4; i++) {
+        REQUIRE_EQUAL(flow_topology_node(i, &node), 0);
+        REQUIRE_EQUAL(node.workers, i % 3 ? 0 : 2);
+        REQUIRE_EQUAL(node.cpus, 2);
+        spawn.node = i;
+        REQUIRE_EQUAL(flow_spawn_with(&task, &spawn, my_node, NULL), i % 3 ? -EINVAL : 0);
+        if (i % 3)
+            continue;
+        REQUIRE_EQUAL(flow_join(task, &result, FLOW_FOREVER), 0);
+        REQUIRE_EQUAL(result.i64, i);
+    }
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
 /* Of driven runtimes too the one place is on a node that may be used. */
 CASE(a_driven_runtime_sits_on_a_node_of_the_set)
 {

@@ -7,7 +7,6 @@
 #include "tests/support/test.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -396,7 +395,7 @@ static void test_no_seat_at_all(void **state)
     assert_int_equal(
         flow__placement_make(&p, &t, &(struct flow__seating){.leave_cpus = 2, .n_workers = 1}),
         -ENODEV);
-    assert_int_equal(flow__placement_make(&p, &t, &(struct flow__seating){.per_node = INT_MAX}),
+    assert_int_equal(flow__placement_make(&p, &t, &(struct flow__seating){.per_node = 0x40000001}),
                      -EINVAL);
     assert_null(p.victims);
     flow__topology_free(&t);

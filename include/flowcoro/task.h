@@ -33,7 +33,7 @@ struct flow_spawn_options {
     size_t size;        /* sizeof(struct flow_spawn_options) */
     const char *name;   /* copied, 31 bytes at most are kept; NULL for none */
     int worker;         /* start here, -1 for anywhere */
-    int node;           /* start on a worker of this memory node, -1 for any */
+    int node;           /* start on a worker of this node (flow_topology_node), -1 for any */
     unsigned flags;     /* FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT */
     size_t stack_bytes; /* rounded up to a class, 16 KiB to 1 MiB; 0 for the default */
 };
@@ -57,8 +57,8 @@ FLOW_API int flow_spawn(flow_task *out, flow_fn fn, void *arg);
 FLOW_API int flow_spawn_now(flow_task *out, flow_fn fn, void *arg);
 
 /* As flow_spawn, with options (NULL: none). -EINVAL: an unknown size or flag, a
- * worker, node or stack class that does not exist, FLOW_ROAM with FLOW_PINNED, or FLOW_PINNED
- * without a worker. */
+ * worker, node or stack class that does not exist, a node that has no workers, FLOW_ROAM with
+ * FLOW_PINNED, or FLOW_PINNED without a worker. */
 FLOW_API int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, flow_fn fn,
                              void *arg);
 
