@@ -137,15 +137,6 @@ static int transfer(struct flow__task *self, struct transfer t, flow_deadline de
     return t.n < wanted ? (int)(wanted - t.n) : r;
 }
 
-/* Takes one from the coroutine's share of operations that do not suspend, and lets others run when it
- * is used up. Not in a read-side section, which nothing but a suspension would disturb. */
-static inline int spend(struct flow__task *self, int r)
-{
-    if (flow__unlikely(--self->home->budget <= 0) && !flow__reclaim_inside())
-        flow_yield();
-    return r;
-}
-
 static int as_coroutine(struct flow__task *self, struct transfer t, flow_deadline deadline)
 {
     int r;
@@ -155,7 +146,9 @@ static int as_coroutine(struct flow__task *self, struct transfer t, flow_deadlin
     r = transfer(self, t, deadline);
     if (deadline == FLOW_NOW)
         return r ? r : -ETIMEDOUT;
-    return r > 0 ? spend(self, r) : r;
+    if (r > 0)
+        flow__spend(self, deadline);
+    return r;
 }
 
 /* Without a stand-in; 0 where the call would have to wait. */

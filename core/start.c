@@ -80,7 +80,7 @@ static void tell_joiner(struct flow__worker *w, struct flow__task *t)
 
     /* [LIFE-6] seq_cst: after this the joiner may free t; it does not before. */
     fetch_and_seq(&t->life, ~(uint64_t)FLOW__LIFE_WAITING);
-    flow__win(w, joiner, epoch, FLOW__WAIT_WOKEN);
+    flow__win(w, joiner, epoch, FLOW__WAIT_ENDED);
 }
 
 static inline void finish(struct flow__worker *w, struct flow__task *t)

@@ -56,6 +56,7 @@ enum { /* wait: low 3 bits */
        FLOW__WAIT_TIMED_OUT,
        FLOW__WAIT_CANCELLED,
        FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
+       FLOW__WAIT_ENDED, /* woken by the end of a task */
        FLOW__WAIT_STATE = 7,
        FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
        FLOW__EPOCH_SHIFT = 8,

@@ -78,6 +78,7 @@ struct flow__worker {
     uint8_t dead_class;
     struct flow__task *roamer; /* yielded, and is to be queued once its context is saved */
     uint32_t own_turn;
+    uint64_t selects; /* see core/select.c */
     struct flow__timers timers;
     const uint16_t *victims; /* other workers, nearest first */
     int n_victims;
@@ -362,6 +363,16 @@ static inline int flow__leave(struct flow__task *self)
     flow__count(self->home, switches);
     self->back = &self->home->strand;
     return flow__go(&self->strand, to, FLOW__SUSPENDED);
+}
+
+/* After an operation that did not have to suspend: takes one from what a coroutine may do in a row, and
+ * lets others run when that is used up. Not if the caller asked never to wait (FLOW_NOW), nor in a
+ * read-side section. */
+static inline void flow__spend(struct flow__task *self, flow_deadline deadline)
+{
+    if (deadline != FLOW_NOW && flow__likely(!flow__has(self, FLOW__IS_THREAD)) &&
+        flow__unlikely(--self->home->budget <= 0) && !flow__reclaim_inside())
+        flow_yield();
 }
 
 /* ---- join.c ---- */

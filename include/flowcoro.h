@@ -14,6 +14,7 @@
 #include <flowcoro/pool.h>
 #include <flowcoro/result.h>
 #include <flowcoro/runtime.h>
+#include <flowcoro/select.h>
 #include <flowcoro/stats.h>
 #include <flowcoro/sync.h>
 #include <flowcoro/task.h>
