@@ -319,16 +319,17 @@ static void withdraw(struct flow__worker *w, struct flow__jobs *jobs)
     put_on_foot(jobs, &jobs->none);
 }
 
-static void hand_over(struct flow__worker *w, struct flow_job *job, struct flow__task *self)
+/* The job's own task, or NULL: there is no block. */
+static struct flow__task *task_for(struct flow__worker *w, struct flow_job *job,
+                                   struct flow__task *self)
 {
     struct flow__task *t = flow__block_take(&w->blocks);
 
     job->state = t ? TAKEN : KEPT;
     describe(job, self);
-    if (!t)
-        return;
-    become(w, t, job);
-    flow__submit(w, t);
+    if (t)
+        become(w, t, job);
+    return t;
 }
 
 __attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
@@ -338,9 +339,24 @@ __attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
     struct flow_job *job;
 
     withdraw(w, jobs);
-    while ((job = take_oldest(jobs)))
-        hand_over(w, job, self);
+    while ((job = take_oldest(jobs))) {
+        struct flow__task *t = task_for(w, job, self);
+
+        if (t)
+            flow__submit(w, t);
+    }
     return flow__leave(self);
+}
+
+void flow__fork_to(struct flow_job *job, struct flow__group *g, flow_fn fn, void *arg)
+{
+    struct flow__task *self = flow__self(), *t;
+
+    job->fn = fn;
+    job->arg = arg;
+    t = task_for(self->home, job, self);
+    if (t)
+        flow__submit_to_group(self->home, g, t);
 }
 
 /* ---- syncing what cannot be called at once ---- */
@@ -370,46 +386,69 @@ static bool take_back(struct flow__worker *w, struct flow_job *job)
     return newest == job;
 }
 
-static flow_result await(struct flow_job *job)
-{
-    struct flow__task *self = flow__self(), *t = job->task;
-    flow_result result;
-    bool not_run;
-    int r = flow__await_end(t, self, false, FLOW__WHY_SYNC, FLOW_FOREVER);
-
-    if (r == -EDEADLK)
-        return flow_err(r);
-    if (r) {
-        flow__cancel_block(self->home, t);
-        flow__await_end(t, self, true, FLOW__WHY_SYNC, FLOW_FOREVER);
-    }
-    not_run = flow__has(t, FLOW__NOT_RUN);
-    result = flow__consume(self->home, t);
-    count_open(job, -1);
-    return not_run && result.error == -ENOMEM ? call(job) : result;
-}
-
-/* The job is not the newest private one. */
-flow_result flow__sync_slowly(struct flow_job *job)
+bool flow__take_job_back(struct flow_job *job)
 {
     struct flow__task *self = flow__self();
 
     switch (job->state) {
     case PRIVATE:
         unlink_job(flow__jobs_here(), job);
-        return call(job);
+        return true;
     case KEPT:
         count_open(job, -1);
-        return call(job);
+        return true;
     case PUBLIC:
-        if (!self)
-            return flow_err(-ENOTSUP); /* in the child of a fork, whose thieves are not there */
-        if (take_back(self->home, job))
-            return call(job);
+        if (self && take_back(self->home, job))
+            return true;
         job->state = TAKEN;
         break;
     }
-    return self ? await(job) : flow_err(-ENOTSUP);
+    return false;
+}
+
+static void await_end(struct flow__task *self, struct flow__task *t, bool cancel)
+{
+    int r = cancel ? -ECANCELED : flow__await_end(t, self, false, FLOW__WHY_SYNC, FLOW_FOREVER);
+
+    if (!r)
+        return;
+    flow__cancel_block(self->home, t);
+    flow__await_end(t, self, true, FLOW__WHY_SYNC, FLOW_FOREVER);
+}
+
+flow_result flow__await_job(struct flow_job *job)
+{
+    struct flow__task *self = flow__self(), *t = job->task;
+    flow_result result;
+    bool not_run;
+
+    /* In the child of a fork, whose thieves are not there. */
+    if (!self)
+        return flow_err(-ENOTSUP);
+    if (flow__reclaim_inside() && !flow__has_finished(t))
+        return flow_err(-EDEADLK);
+    await_end(self, t, false);
+    not_run = flow__has(t, FLOW__NOT_RUN);
+    result = flow__consume(self->home, t);
+    count_open(job, -1);
+    /* Where there was no stack for it here is one. */
+    return not_run && result.error == -ENOMEM ? call(job) : result;
+}
+
+void flow__drop_job(struct flow_job *job)
+{
+    struct flow__task *self = flow__self();
+
+    if (flow__take_job_back(job) || !self)
+        return;
+    await_end(self, job->task, true);
+    flow__consume(self->home, job->task);
+    count_open(job, -1);
+}
+
+flow_result flow__sync_slowly(struct flow_job *job)
+{
+    return flow__take_job_back(job) ? call(job) : flow__await_job(job);
 }
 
 /* ---- debug builds ---- */

@@ -20,6 +20,17 @@ struct flow__task *flow__steal_job(struct flow__worker *w, struct flow__worker *
  * asked for one, and will wake a sleeper for it. */
 bool flow__job_is_offered(struct flow__worker *victim);
 
+/* Forks a job for the workers of one group: a task in the group's queue, if there is a block. */
+void flow__fork_to(struct flow_job *job, struct flow__group *g, flow_fn fn, void *arg);
+
+/* Syncs a job in two steps. True: it is the caller's to call or to leave; false: somebody else has
+ * it, and it must be awaited. */
+bool flow__take_job_back(struct flow_job *job);
+flow_result flow__await_job(struct flow_job *job);
+
+/* Syncs a job whose result nobody wants: it is not called here, and cancelled elsewhere. */
+void flow__drop_job(struct flow_job *job);
+
 /* Ends the program if the task that ends now has left a job behind. */
 void flow__check_all_synced(struct flow__task *self);
 

@@ -12,6 +12,7 @@
 #include <flowcoro/memory.h>
 #include <flowcoro/offload.h>
 #include <flowcoro/pool.h>
+#include <flowcoro/parallel.h>
 #include <flowcoro/result.h>
 #include <flowcoro/runtime.h>
 #include <flowcoro/select.h>

@@ -349,6 +349,8 @@ static void many_at_once(void **state)
     test_in_coroutine(fork_many);
 }
 
+#define DEPTH TEST_ROUNDS((intptr_t)4000, 1000)
+
 static flow_result go_deep(void *arg)
 {
     intptr_t depth = (intptr_t)arg;
@@ -372,9 +374,9 @@ static void deep_recursion(void **state)
     (void)state;
     test_start();
     options.stack_bytes = (size_t)1 << 20;
-    assert_int_equal(flow_spawn_with(&task, &options, go_deep, (void *)4000), 0);
+    assert_int_equal(flow_spawn_with(&task, &options, go_deep, (void *)DEPTH), 0);
     assert_int_equal(flow_join(task, &result, FLOW_FOREVER), 0);
-    assert_int_equal(result.i64, 4000);
+    assert_int_equal(result.i64, DEPTH);
     test_stop();
 }
 
