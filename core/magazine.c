@@ -84,7 +84,7 @@ static void wait_for_owner(struct flow__magazine *m)
 
 bool flow__magazines_close(struct flow_pool *pool)
 {
-    if (load_relaxed(&pool->closed))
+    if (load_relaxed(&pool->closed) || load_relaxed(&pool->n_magazines) == 0)
         return true;
     for (uint32_t i = 0; i < load_relaxed(&pool->n_magazines); i++) {
         struct flow__magazine *m = load_relaxed(&pool->magazine[i]);

@@ -298,11 +298,11 @@ void *flow_pool_alloc(flow_pool *pool)
 /* ---- giving back ---- */
 
 /* Puts a block into an entered magazine that may be full. */
-static void put(struct flow_pool *pool, struct flow__magazine *m, struct flow__chunk *c, void *block)
+static void put(struct flow_pool *pool, struct flow__magazine *m, int node, void *block)
 {
     uint32_t n = load_relaxed(&m->n), n_away = load_relaxed(&m->n_away);
 
-    if (c->node == load_relaxed(&m->node)) {
+    if (node == load_relaxed(&m->node)) {
         if (n == m->capacity) {
             flow__give_slots_home(pool, m, m->capacity / 2);
             n = load_relaxed(&m->n);
@@ -326,18 +326,19 @@ static __attribute__((noinline)) int free_slowly(struct flow_pool *pool, struct 
     struct flow__worker *w = flow__owned_worker;
     struct flow__magazine *m = flow__magazine_own(pool);
     struct flow__depot *d = w ? flow__depot_of(pool, home_node(pool)) : NULL;
+    int node = c->node; /* the chunk may go as soon as the block is free */
 
     if (d && !m)
         m = flow__magazine_make(pool, w, d->node);
     if (m && flow__magazine_enter(m)) {
         if (flow__unlikely(d && load_relaxed(&m->node) != d->node))
             flow__magazine_move(pool, m, d->node);
-        put(pool, m, c, block);
+        put(pool, m, node, block);
         flow__magazine_end(m);
         return 0;
     }
-    flow__depot_give(pool, flow__depot_of(pool, c->node), &block, 1);
-    if (d && d->node != c->node)
+    flow__depot_give(pool, flow__depot_of(pool, node), &block, 1);
+    if (d && d->node != node)
         fetch_add_relaxed(&d->remote_frees, 1);
     if (flow__unlikely(load_relaxed(&pool->closed)))
         flow__magazines_reopen(pool);

@@ -10,6 +10,7 @@
 #include <flowcoro/container.h>
 #include <flowcoro/job.h>
 #include <flowcoro/memory.h>
+#include <flowcoro/object_pool.h>
 #include <flowcoro/offload.h>
 #include <flowcoro/pool.h>
 #include <flowcoro/parallel.h>
