@@ -7,14 +7,17 @@
 #include "numa/placement.h"
 #include "numa/topology.h"
 #include "tests/support/child.h"
+#include "tests/support/machine.h"
 #include "tests/support/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct flow__topology machine(void)
@@ -99,6 +102,105 @@ CASE(a_runtime_that_is_allowed_one_cpu_starts_one_worker_on_it)
     }
     flow__topology_free(&all);
 }
+
+/* ---- a quota of CPUs, in a control group made for it ---- */
+
+static char group[PATH_MAX];
+
+static bool write_text(const char *folder, const char *name, const char *text)
+{
+    char path[PATH_MAX + 32];
+    int fd, n;
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : (int)write(fd, text, strlen(text));
+    close(fd);
+    return n > 0;
+}
+
+/* Back to the group above, which may then lose this one. */
+static void leave_group(void)
+{
+    char above[PATH_MAX + 4], pid[16];
+
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    snprintf(above, sizeof above, "%s/..", group);
+    write_text(above, "cgroup.procs", pid);
+    rmdir(group);
+}
+
+/* A group that grants one CPU, below ours and with us in it; in either version's form. */
+static bool enter_group(const char *mount, const char *ours)
+{
+    char pid[16];
+    bool limited;
+
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    snprintf(group, sizeof group, "%s%s/flow-test-%s", mount, ours, pid);
+    if (mkdir(group, 0755))
+        return false;
+    limited = (write_text(group, "cpu.cfs_period_us", "100000") &&
+               write_text(group, "cpu.cfs_quota_us", "100000")) ||
+              write_text(group, "cpu.max", "100000 100000");
+    if (limited && write_text(group, "cgroup.procs", pid))
+        return true;
+    rmdir(group);
+    return false;
+}
+
+static bool limit_to_one_cpu(void)
+{
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    char line[PATH_MAX], controllers[256], ours[PATH_MAX / 2];
+    bool entered = false;
+
+    while (!entered && file && fgets(line, sizeof line, file)) {
+        controllers[0] = 0;
+        if (sscanf(line, "%*d::%2047s", ours) == 1)
+            entered = enter_group("/sys/fs/cgroup", ours);
+        else if (sscanf(line, "%*d:%255[^:]:%2047s", controllers, ours) == 2 &&
+                 (!strcmp(controllers, "cpu") || !strncmp(controllers, "cpu,", 4)))
+            entered = enter_group("/sys/fs/cgroup/cpu", ours);
+    }
+    if (file)
+        fclose(file);
+    return entered;
+}
+
+static struct flow_info started(const struct flow_options *o)
+{
+    struct flow_info info = {.size = sizeof info};
+
+    test_start_with(o);
+    REQUIRE_EQUAL(flow_info(&info), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    return info;
+}
+
+CASE(a_quota_caps_the_number_of_workers_unless_one_is_given)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    unsetenv("FLOW_TOPOLOGY");
+    if (flow__cpu_quota(NULL) > 0)
+        skip_case("there is a quota here already");
+    if (!limit_to_one_cpu())
+        skip_case("no control group can be made here");
+    atexit(leave_group);
+    REQUIRE(flow__cpu_quota(NULL) == 1);
+    REQUIRE_EQUAL(started(&o).workers, 1);
+    REQUIRE(started(&o).cpu_quota == 1);
+    o.workers = 2;
+    REQUIRE_EQUAL(started(&o).workers, 2);
+    machine_use(&machine_four_nodes); /* another machine, whose CPUs are all granted */
+    o.workers = FLOW_WORKERS_AUTO;
+    REQUIRE_EQUAL(started(&o).workers, 8);
+    o.workers_per_node = 1;
+    REQUIRE_EQUAL(started(&o).workers, 4);
+}
+
+/* ---- memory ---- */
 
 CASE(the_kernel_says_where_a_page_lies)
 {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -422,6 +423,78 @@ static void test_any_file_may_be_missing(void **state)
     }
 }
 
+/* A character or two of a list, replaced, doubled or cut off. */
+static void spoil(char *text, size_t room, uint64_t *seed)
+{
+    static const char likely[] = "0123456789,-\n x";
+    size_t n = strlen(text), at = n ? test_random(seed) % n : 0;
+
+    switch (test_random(seed) % 3) {
+    case 0:
+        text[at] = likely[test_random(seed) % (sizeof likely - 1)];
+        break;
+    case 1:
+        text[at] = '\0';
+        break;
+    default:
+        if (2 * n < room)
+            memcpy(text + n, text, n + 1);
+    }
+}
+
+static void spoil_file(const char *path, uint64_t *seed)
+{
+    char text[256] = "";
+    FILE *file = fopen(machine_path(path), "re");
+
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    for (uint64_t i = test_random(seed) % 3 + 1; i > 0; i--)
+        spoil(text, sizeof text, seed);
+    machine_put(path, text);
+}
+
+/* Whatever the files say: an error, or a table that makes sense. */
+static void test_random_damage(void **state)
+{
+    static const char *const files[] = {"affinity",
+                                        "cpu/online",
+                                        "mems_allowed",
+                                        "cpu/cpu0/topology/core_cpus_list",
+                                        "cpu/cpu3/topology/core_cpus_list",
+                                        "cpu/cpu1/cache/index1/shared_cpu_list",
+                                        "cpu/cpu2/cache/index1/level",
+                                        "node/node0/cpulist",
+                                        "node/node1/cpulist",
+                                        "node/node0/distance",
+                                        "node/node1/distance",
+                                        "node/node1/meminfo"};
+    uint64_t seed = test_seed();
+    int believed = 0, rounds = TEST_ROUNDS(400, 100);
+    struct flow__topology t;
+
+    (void)state;
+    for (int i = 0; i < rounds; i++) {
+        int r;
+
+        if (i % 10 == 0) { /* and then ten times worse each time */
+            machine_open(&machine_two_sockets);
+            machine_put("mems_allowed", "0-1\n");
+        }
+        spoil_file(files[test_random(&seed) % (sizeof files / sizeof *files)], &seed);
+        r = flow__topology_read(&t, machine_path("."));
+        if (r) {
+            assert_true(r == -EINVAL || r == -ENODATA);
+            continue;
+        }
+        believed++;
+        assert_sane(&t);
+        flow__topology_free(&t);
+    }
+    assert_in_range(believed, rounds / 4, rounds - 1);
+}
+
 static void test_nodes_are_found_by_the_kernels_number(void **state)
 {
     struct flow__topology t;
@@ -509,6 +582,7 @@ int main(void)
         FIXTURE_TEST(test_broken_nodes),
         FIXTURE_TEST(test_broken_memory),
         FIXTURE_TEST(test_any_file_may_be_missing),
+        FIXTURE_TEST(test_random_damage),
         FIXTURE_TEST(test_nodes_are_found_by_the_kernels_number),
         FIXTURE_TEST(test_root_that_is_too_long),
         FIXTURE_TEST(test_live_machine),
