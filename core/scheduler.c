@@ -39,6 +39,7 @@ int flow__worker_open(struct flow__worker *w, int64_t now)
     flow__block_cache_open(&w->blocks, w->node);
     w->stacks.node = w->node;
     w->until_poll = w->poll_interval = 1;
+    w->look_at_cpu_at = INT64_MAX;
     w->offers = w->n_victims == 0;
     return flow__reserve_one(w);
 }
@@ -92,6 +93,8 @@ static void poll(struct flow__worker *w)
         flow__wake_searcher(w);
     if (w->offers)
         flow__review_surplus(w, now);
+    if (flow__unlikely(now >= w->look_at_cpu_at))
+        flow__look_at_cpu(w, now);
     w->until_poll = next_interval(w, now);
 }
 

@@ -33,6 +33,8 @@ static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
     COPY(searches);
     COPY(remote_searches);
     COPY(calls);
+    COPY(moved);
+    COPY(returned);
     COPY(stack_used_most);
 #undef COPY
     /* Only the switches between running tasks are counted one by one; starts and ends are known. */

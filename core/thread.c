@@ -12,6 +12,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 
+#define LOOK_AT_CPU_NS FLOW_MS(10)
+#define REPIN_LEAST_NS FLOW_MS(100)
+#define REPIN_MOST_NS  FLOW_S(10)
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t worker_key;
 
@@ -74,6 +78,50 @@ static void pin(struct flow__worker *w)
     }
     store_relaxed(&w->pinned, true);
     fetch_add_relaxed(&flow__runtime.pinned, 1);
+    w->look_at_cpu_at = 0;
+}
+
+/* Its CPU has gone offline, or its cpuset has shrunk: the system has moved the thread and
+ * widened its mask, and says nothing. The worker goes on elsewhere. It shares that CPU with
+ * somebody, so it does not spin. */
+static void note_moved(struct flow__worker *w)
+{
+    store_relaxed(&w->pinned, false);
+    fetch_sub_relaxed(&flow__runtime.pinned, 1);
+    flow__count(w, moved);
+    w->spin_kept_ns = w->spin_max_ns;
+    w->spin_max_ns = w->spin_ns = 0;
+    w->look_at_cpu_ns = REPIN_LEAST_NS;
+}
+
+/* Back to its CPU if the system would let it run there. If somebody gave the thread a mask
+ * without that CPU, it stays where it was put. */
+static void try_to_return(struct flow__worker *w)
+{
+    if (!flow__thread_may_run_on(w->cpu_id) || flow__pin_thread(w->cpu_id)) {
+        w->look_at_cpu_ns =
+            2 * w->look_at_cpu_ns < REPIN_MOST_NS ? 2 * w->look_at_cpu_ns : REPIN_MOST_NS;
+        return;
+    }
+    store_relaxed(&w->pinned, true);
+    fetch_add_relaxed(&flow__runtime.pinned, 1);
+    flow__count(w, returned);
+    w->spin_max_ns = w->spin_kept_ns;
+    w->look_at_cpu_ns = LOOK_AT_CPU_NS;
+}
+
+void flow__look_at_cpu(struct flow__worker *w, int64_t now)
+{
+    if (!load_relaxed(&w->pinned)) {
+        try_to_return(w);
+    } else {
+        int cpu_id = flow__sys.cpu();
+
+        w->look_at_cpu_ns = LOOK_AT_CPU_NS;
+        if (cpu_id >= 0 && cpu_id != w->cpu_id)
+            note_moved(w);
+    }
+    w->look_at_cpu_at = now + w->look_at_cpu_ns;
 }
 
 void flow__process_begin(void)

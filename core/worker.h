@@ -61,11 +61,13 @@ struct flow__worker {
     uint32_t until_poll;            /* dispatches until timers and shared queues are looked at */
     uint32_t poll_interval;         /* what until_poll was set to at polled_at */
     int64_t polled_at;
+    int64_t look_at_cpu_at, look_at_cpu_ns; /* see flow__look_at_cpu; INT64_MAX: never */
     uint32_t ready_streak, lifo_streak, start_streak; /* see next_local() */
     int32_t budget;
     bool searching;
     bool offers; /* its surplus flag is up; always, if there is no thief */
-    int64_t spin_ns, spin_max_ns; /* adaptive, see search() */
+    int64_t spin_ns, spin_max_ns; /* adaptive, see flow__search */
+    int64_t spin_kept_ns;         /* spin_max_ns, while the thread is not on its CPU */
     int64_t trim_at;              /* 0: not known, INT64_MAX: nothing to trim */
     struct flow__watch watch, far_watch, job_watch; /* a slot at home; elsewhere; jobs elsewhere */
     struct flow__ready ready;
@@ -89,7 +91,7 @@ struct flow__worker {
     struct flow__group *group;
     pthread_t thread;
     void *signal_stack;
-    flow__atomic(bool) pinned; /* written by the owner when it begins */
+    flow__atomic(bool) pinned; /* it is where it belongs; written by the owner */
 
     /* The LIFO slot: written by the owner, emptied by anyone. lifo_pushes lets a
      * thief tell an entry that lies from one that was replaced. */
@@ -112,7 +114,8 @@ struct flow__worker {
         flow__atomic(uint64_t) spawned, finished, dispatches,
             started_now, switches, steals, stolen, parks, wakes, timers_armed, timers_fired,
             stacks_taken, stacks_returned, overflows, remote_wakes, no_stack, announced, node_wakes,
-            remote_steals, remote_stolen, remote_dispatches, searches, remote_searches, calls;
+            remote_steals, remote_stolen, remote_dispatches, searches, remote_searches, calls, moved,
+            returned;
         flow__atomic(uint64_t) stack_used_most;
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
@@ -390,6 +393,10 @@ void flow__free_task(struct flow__worker *w, struct flow__task *t);
 
 void flow__process_begin(void); /* once in a process */
 void flow__thread_begin(struct flow__worker *w);
+
+/* Is the thread still on its worker's CPU, or can it go back there? At a poll, when it is time
+ * (look_at_cpu_at). Owner only. */
+void flow__look_at_cpu(struct flow__worker *w, int64_t now);
 void flow__thread_end(struct flow__worker *w);
 
 /* ---- foreign.c: threads that are not workers ---- */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <numa.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -308,6 +309,17 @@ int flow__placement_default_workers(int n_seats, double quota)
         return n_seats;
     whole = (int)quota;
     return whole + (quota > whole); /* rounded up, so at least 1 */
+}
+
+bool flow__thread_may_run_on(int cpu_id)
+{
+    size_t bytes = CPU_ALLOC_SIZE(UINT16_MAX);
+    cpu_set_t *set = CPU_ALLOC(UINT16_MAX);
+    bool may = set && cpu_id >= 0 && cpu_id < UINT16_MAX && !sched_getaffinity(0, bytes, set) &&
+               CPU_ISSET_S(cpu_id, bytes, set);
+
+    CPU_FREE(set);
+    return may;
 }
 
 /* The mask is ours and not numa_bitmask_alloc's, which ends the process when memory is short. */

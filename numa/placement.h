@@ -61,4 +61,7 @@ int flow__placement_default_workers(int n_seats, double quota);
  * cpuset forbids it; -ENOMEM; whatever a sandbox answers (-EPERM, -ENOSYS). */
 int flow__pin_thread(int cpu_id);
 
+/* Does the calling thread's mask, as it is now, let it run there? */
+bool flow__thread_may_run_on(int cpu_id);
+
 #endif

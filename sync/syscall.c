@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <linux/membarrier.h>
 #include <linux/mempolicy.h>
 #include <signal.h>
@@ -59,6 +60,13 @@ static void *map_aligned(size_t bytes, int prot, int flags, size_t align)
         munmap(p, (size_t)(start - p));
     munmap(start + whole, align - (size_t)(start - p));
     return start;
+}
+
+static int real_cpu(void)
+{
+    int cpu_id = sched_getcpu();
+
+    return cpu_id < 0 ? -errno : cpu_id;
 }
 
 static void *real_map(size_t bytes, int prot, int flags)
@@ -149,7 +157,7 @@ static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run
 
 #define REAL_CALLS                                                                                 \
     {                                                                                              \
-        real_futex_wait, real_futex_wake, real_now, real_map, real_unmap, real_protect,            \
+        real_futex_wait, real_futex_wake, real_now, real_cpu, real_map, real_unmap, real_protect,            \
             real_advise, real_bind, real_barrier, real_allocate, free, real_thread_create          \
     }
 

@@ -25,6 +25,7 @@ struct flow__syscalls {
     int (*futex_wait)(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline);
     int (*futex_wake)(flow__atomic(uint32_t) * word, int n);
     int64_t (*now)(void);
+    int (*cpu)(void); /* that the calling thread runs on just now, by the kernel's number */
 
     /* Anonymous and private; flags beside the kernel's: FLOW__MAP_HUGE. NULL if refused. */
     void *(*map)(size_t bytes, int prot, int flags);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_WORKERS 16
 
@@ -435,6 +436,127 @@ CASE(an_idle_process_of_several_nodes_sleeps_without_end)
     }
     REQUIRE_EQUAL(quiet, 3);
     stop();
+}
+
+/* ---- CPUs that go away ---- */
+
+static flow__atomic(int) elsewhere; /* the worker that seems to be on another CPU, or -1 */
+
+static int seeming_cpu(void)
+{
+    struct flow__worker *w = flow__owned_worker;
+    int cpu_id = flow__sys_real.cpu();
+
+    return w && w->index == load_relaxed(&elsewhere) ? cpu_id + 1 : cpu_id;
+}
+
+static void start_pinned(void)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    o.workers = 2;
+    test_start_with(&o);
+    if (load_relaxed(&rt->pinned) != 2 || rt->workers[0].cpu_id == rt->workers[1].cpu_id)
+        skip_case("two workers cannot be pinned to two CPUs here");
+}
+
+static uint64_t moved(void)
+{
+    spawn_at(1, FLOW_PINNED, work, (void *)1); /* so that it polls */
+    return test_stats().total.moved;
+}
+
+static uint64_t returned(void)
+{
+    spawn_at(1, FLOW_PINNED, work, (void *)1);
+    return test_stats().total.returned;
+}
+
+CASE(a_worker_off_its_cpu_is_counted_and_goes_on)
+{
+    tally_begin();
+    store_relaxed(&elsewhere, -1);
+    flow__sys.cpu = seeming_cpu;
+    start_pinned();
+    for (int i = 0; i < 100; i++)
+        REQUIRE_EQUAL(moved(), 0);
+    for (uint64_t round = 1; round <= 2; round++) {
+        store_relaxed(&elsewhere, 1);
+        WAIT_UNTIL(moved() == round);
+        store_relaxed(&elsewhere, -1);
+        REQUIRE(!load_relaxed(&rt->workers[1].pinned));
+        REQUIRE_EQUAL(rt->workers[1].spin_max_ns, 0);
+        REQUIRE_EQUAL(load_relaxed(&rt->pinned), 1);
+        WAIT_UNTIL(returned() == round);
+        REQUIRE_EQUAL(load_relaxed(&rt->pinned), 2);
+        REQUIRE(rt->workers[1].spin_max_ns > 0);
+    }
+    REQUIRE_EQUAL(rt->workers[0].stats.moved, 0);
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(load_seq(&tally.ran), test_stats().total.finished);
+    test_stop();
+    flow__sys = flow__sys_real;
+}
+
+static pid_t worker_thread;
+
+static flow_result tell_thread(void *unused)
+{
+    worker_thread = gettid();
+    return flow_ok(unused);
+}
+
+static void set_mask(int cpu_id, int and_cpu_id)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(cpu_id, &set);
+    CPU_SET(and_cpu_id, &set);
+    REQUIRE_EQUAL(sched_setaffinity(worker_thread, sizeof set, &set), 0);
+}
+
+/* As a cpuset that shrinks and grows again. */
+CASE(a_worker_whose_mask_was_changed_goes_on_and_returns_when_it_may)
+{
+    cpu_set_t set;
+    int home, other;
+
+    tally_begin();
+    start_pinned();
+    home = rt->workers[1].cpu_id;
+    other = rt->workers[0].cpu_id;
+    spawn_at(1, FLOW_PINNED, tell_thread, NULL);
+    REQUIRE(test_wait_until_empty());
+    set_mask(other, other);
+    WAIT_UNTIL(moved() == 1);
+    for (int i = 0; i < 50; i++) { /* several times as long as until it first tries */
+        test_nap(FLOW_MS(10));
+        REQUIRE_EQUAL(returned(), 0);
+    }
+    set_mask(home, other);
+    WAIT_UNTIL(returned() == 1);
+    REQUIRE_EQUAL(sched_getaffinity(worker_thread, sizeof set, &set), 0);
+    REQUIRE(CPU_COUNT(&set) == 1 && CPU_ISSET(home, &set));
+    REQUIRE(test_wait_until_empty());
+    test_stop();
+}
+
+CASE(workers_that_are_not_pinned_are_never_missed)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    tally_begin();
+    o.workers = 2;
+    o.no_pinning = true;
+    store_relaxed(&elsewhere, 1);
+    flow__sys.cpu = seeming_cpu;
+    test_start_with(&o);
+    for (int i = 0; i < 20; i++, test_nap(FLOW_MS(5)))
+        REQUIRE_EQUAL(moved(), 0);
+    REQUIRE(test_wait_until_empty());
+    test_stop();
+    flow__sys = flow__sys_real;
 }
 
 int main(int argc, char **argv)

@@ -117,7 +117,7 @@ struct flow_info {
     int cpus;                   /* CPUs this process may use */
     double cpu_quota;           /* CPUs granted by cgroup cpu.max; 0 if unlimited */
     int nodes;                  /* memory nodes this process may use */
-    int pinned;                 /* workers that could be pinned */
+    int pinned;                 /* workers that are pinned: could be, and were not moved since */
     const char *guard;          /* "madvise", "mprotect", "canary" */
     const char *memory_policy;  /* "one node", "bind" (each worker's memory from its node),
                                  * "bind in part" (some nodes refuse), "first-touch" (the system

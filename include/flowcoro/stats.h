@@ -35,6 +35,10 @@ struct flow_worker_stats {
     uint64_t searches;          /* times it had nothing to do and looked around */
     uint64_t remote_searches;   /* looks at other nodes */
     uint64_t calls;             /* sleepers of another node asked for help */
+    /* Of the worker's thread. It is away as long as moved is more than returned. */
+    uint64_t moved;    /* times it was found on another CPU than its own: that has gone offline, or the
+                        * cpuset has shrunk, or somebody has changed the thread's mask */
+    uint64_t returned; /* times it was pinned again, as its mask allowed that */
     /* The most that a task which ended here has used of its stack, in bytes; 0 unless
      * stacks are measured (option measure_stacks). A total is the maximum, not the sum. */
     uint64_t stack_used_most;

@@ -58,7 +58,7 @@ struct flow_topology_worker {
     size_t size; /* sizeof(struct flow_topology_worker), set by the caller */
     int cpu_id;  /* where it sits; unpinned: where it would, and by this have its neighbours */
     int node;    /* of that CPU: its memory comes from there */
-    bool pinned; /* flow_start could pin it there */
+    bool pinned; /* it is pinned there: it could be, and has not been moved since */
 };
 
 /* Describes a worker of the running runtime. -EINVAL: there is no such worker, or worker->size is
