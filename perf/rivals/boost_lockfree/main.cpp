@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+//
+// boost::lockfree::queue, unbounded. See perf/rivals/README.
+#include "../containers.hpp"
+
+#include <boost/lockfree/queue.hpp>
+
+class queue {
+    boost::lockfree::queue<void *> queue_;
+
+public:
+    explicit queue(uint64_t n) : queue_(n) {}
+    bool push(void *item) { return queue_.push(item); }
+    bool pop(void **item) { return queue_.pop(*item); }
+};
+
+int main(int argc, char **argv)
+{
+    return rival_main<queue>(argc, argv);
+}

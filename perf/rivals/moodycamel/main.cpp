@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+//
+// moodycamel::ConcurrentQueue, unbounded; no order between producers. See perf/rivals/README.
+#include "../containers.hpp"
+
+#include <concurrentqueue/concurrentqueue.h>
+
+class queue {
+    moodycamel::ConcurrentQueue<void *> queue_;
+
+public:
+    explicit queue(uint64_t n) : queue_(n) {}
+    bool push(void *item) { return queue_.enqueue(item); }
+    bool pop(void **item) { return queue_.try_dequeue(*item); }
+};
+
+int main(int argc, char **argv)
+{
+    return rival_main<queue>(argc, argv);
+}
