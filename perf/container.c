@@ -228,7 +228,8 @@ static void run_crowd(const struct bench_run *run, const char *name, const struc
     int64_t elapsed = 0;
 
     for (int round = 0; round < 2; round++) {
-        struct crowd c = {.kind = kind, .container = container, .n = run->n, .producers = producers};
+        struct crowd c = {
+            .kind = kind, .container = container, .n = run->n, .producers = producers};
         int64_t start = bench_now();
 
         pass(&c, consumers);

@@ -197,6 +197,49 @@ static inline size_t pop_many(flow_ring *r, void **items, size_t n)
     return n;
 }
 
+/* One item, as most calls are: the same without the loops. */
+static inline int push_one(flow_ring *r, void *item)
+{
+    uint64_t at = load_relaxed(&r->tail.at);
+
+    for (;;) {
+        struct cell *c = &r->cell[at & r->mask];
+        int64_t late = (int64_t)(load_acquire(&c->turn) - at); /* [CELL-6] */
+
+        if (late == 0) {
+            if (!cas_acquire(&r->tail.at, &at, at + 1))
+                continue;
+            c->item = item;
+            store_release(&c->turn, at + 1); /* [CELL-7] */
+            return 0;
+        }
+        if (late < 0 && load_relaxed(&r->tail.at) == at)
+            return -EAGAIN;
+        at = load_relaxed(&r->tail.at);
+    }
+}
+
+static inline int pop_one(flow_ring *r, void **item)
+{
+    uint64_t at = load_relaxed(&r->head.at);
+
+    for (;;) {
+        struct cell *c = &r->cell[at & r->mask];
+        int64_t late = (int64_t)(load_acquire(&c->turn) - (at + 1)); /* [CELL-6] */
+
+        if (late == 0) {
+            if (!cas_acquire(&r->head.at, &at, at + 1))
+                continue;
+            *item = c->item;
+            store_release(&c->turn, at + r->mask + 1); /* [CELL-7] */
+            return 0;
+        }
+        if (late < 0 && load_relaxed(&r->head.at) == at)
+            return -EAGAIN;
+        at = load_relaxed(&r->head.at);
+    }
+}
+
 /* ---- both ---- */
 
 size_t flow_ring_push_n(flow_ring *r, void *const *items, size_t n)
@@ -211,14 +254,14 @@ size_t flow_ring_pop_n(flow_ring *r, void **items, size_t n)
 
 int flow_ring_push(flow_ring *r, void *item)
 {
-    size_t n = r->single ? push_single(r, &item, 1) : push_many(r, &item, 1);
-
-    return n ? 0 : -EAGAIN;
+    if (r->single)
+        return push_single(r, &item, 1) ? 0 : -EAGAIN;
+    return push_one(r, item);
 }
 
 int flow_ring_pop(flow_ring *r, void **item)
 {
-    size_t n = r->single ? pop_single(r, item, 1) : pop_many(r, item, 1);
-
-    return n ? 0 : -EAGAIN;
+    if (r->single)
+        return pop_single(r, item, 1) ? 0 : -EAGAIN;
+    return pop_one(r, item);
 }
