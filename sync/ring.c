@@ -142,7 +142,7 @@ static inline size_t claim(flow_ring *r, struct side *side, uint64_t due, size_t
 {
     uint64_t at = load_relaxed(&side->at);
 
-    for (;;) {
+    while (n > 0) {
         size_t k = 0;
         uint64_t turn = 0;
 
@@ -166,6 +166,7 @@ static inline size_t claim(flow_ring *r, struct side *side, uint64_t due, size_t
             return k;
         }
     }
+    return 0;
 }
 
 static inline size_t push_many(flow_ring *r, void *const *items, size_t n)
