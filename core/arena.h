@@ -21,7 +21,8 @@
 enum { FLOW__ARENA_HUGE = 1 }; /* starts at a multiple of 2 MiB, huge pages wished for */
 
 /* Learns the nodes and tries for each, once and for real, whether memory can be bound to it. The
- * first refusal in a process is reported on stderr, if the machine is the live one. The topology must stay until the close. */
+ * first refusal in a process is reported on stderr, if the machine is the live one. The topology
+ * must stay until the close. */
 void flow__arena_open(const struct flow__topology *topology);
 void flow__arena_close(void);
 
