@@ -260,6 +260,70 @@ CASE(stolen_tasks_have_stacks_where_they_run)
     for (int i = 0; i < wanted; i++)
         away += live[i].home->node != live[i].spawner->node;
     child_note("%d of %d tasks ran on another node than they were spawned on", away, wanted);
+    REQUIRE(away > 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+/* ---- blocks of pools ---- */
+
+static flow_pool *pool;
+
+static struct share {
+    void *blocks[PER_WORKER];
+} shares[GUEST_MOST];
+
+static flow_result take_share(void *arg)
+{
+    struct share *share = arg;
+
+    for (int i = 0; i < PER_WORKER; i++) {
+        share->blocks[i] = flow_pool_alloc(pool);
+        REQUIRE(share->blocks[i] != NULL);
+        memset(share->blocks[i], 1, 256);
+    }
+    return flow_ok(NULL);
+}
+
+static flow_result give_share(void *arg)
+{
+    struct share *share = arg;
+
+    for (int i = 0; i < PER_WORKER; i++)
+        REQUIRE_EQUAL(flow_pool_free(pool, share->blocks[i]), 0);
+    return flow_ok(NULL);
+}
+
+/* Twice; in between every worker frees the blocks of another one, mostly of another node. */
+static void judge_pool(const char *when)
+{
+    struct flow_pool_options options = FLOW_POOL_INIT;
+    struct flow_pool_stats stats = {.size = sizeof stats};
+    int n = flow__runtime.n_workers;
+    char what[64];
+
+    options.block_bytes = 256;
+    REQUIRE_EQUAL(flow_pool_create(&pool, &options), 0);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < n; i++) {
+            on_worker(i, take_share, &shares[i]);
+            for (int k = 0; k < PER_WORKER; k++)
+                ask(shares[i].blocks[k], &flow__runtime.workers[i]);
+        }
+        snprintf(what, sizeof what, "pool blocks%s%s", round ? " after remote frees" : "", when);
+        judge(what);
+        for (int i = 0; i < n; i++)
+            on_worker((i + 3) % n, give_share, &shares[i]);
+    }
+    REQUIRE_EQUAL(flow_pool_stats(pool, &stats), 0);
+    REQUIRE(stats.remote_frees > 0);
+    REQUIRE_EQUAL(stats.stolen_blocks, 0);
+    REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+}
+
+CASE(pool_blocks_are_local)
+{
+    start();
+    judge_pool("");
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
@@ -317,6 +381,7 @@ CHILD(without_mbind)
     judge_live(" without mbind");
     judge_workers();
     judge_report(" without mbind");
+    judge_pool(" without mbind");
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
@@ -355,6 +420,7 @@ CASE(memory_comes_from_allowed_nodes)
     judge_live(" within a cpuset");
     judge_workers();
     judge_report(" within a cpuset");
+    judge_pool(" within a cpuset");
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 

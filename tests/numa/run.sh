@@ -113,7 +113,7 @@ describe() { # machine
         for p in 0,2 0,3 1,2 1,3; do
             hardware+=(-numa "dist,src=${p%,*},dst=${p#*,},val=21")
         done
-        tests=guest_topology,guest_memory,guest_change,guest_limits
+        tests=guest_topology,guest_memory,guest_pool,guest_change,guest_limits
         ;;
     # Node 1 has CPUs but no memory; node 2 is nearer to it than node 0.
     memoryless)
