@@ -6,8 +6,10 @@
 #define FLOWCORO_H
 
 #include <flowcoro/base.h>
+#include <flowcoro/broadcast.h>
 #include <flowcoro/channel.h>
 #include <flowcoro/container.h>
+#include <flowcoro/generator.h>
 #include <flowcoro/job.h>
 #include <flowcoro/memory.h>
 #include <flowcoro/object_pool.h>
