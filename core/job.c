@@ -332,7 +332,7 @@ static struct flow__task *task_for(struct flow__worker *w, struct flow_job *job,
     return t;
 }
 
-__attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
+void flow__hand_out_jobs(struct flow__task *self)
 {
     struct flow__worker *w = self->home;
     struct flow__jobs *jobs = load_relaxed(&w->jobs);
@@ -345,6 +345,11 @@ __attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
         if (t)
             flow__submit(w, t);
     }
+}
+
+__attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
+{
+    flow__hand_out_jobs(self);
     return flow__leave(self);
 }
 

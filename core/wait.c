@@ -165,6 +165,9 @@ static __attribute__((noinline)) void leave_with_fp_environment(struct flow__tas
 {
     struct flow__fp_environment own;
 
+    /* Jobs take this environment with them. */
+    if (flow__has_jobs(self->home))
+        flow__hand_out_jobs(self);
     flow__fp_save(&own);
     flow__fp_load(&self->home->fp);
     flow__leave(self);

@@ -351,7 +351,8 @@ static inline bool flow__has_jobs(struct flow__worker *w)
     return jobs->newest != &jobs->none;
 }
 
-/* Makes tasks of them, and leaves. */
+/* Makes tasks of them; then flow__leave. */
+void flow__hand_out_jobs(struct flow__task *self);
 int flow__leave_with_jobs(struct flow__task *self);
 
 /* Leaves the running task to whoever runs it: the scheduler, or, the first time, the coroutine that

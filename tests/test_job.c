@@ -5,6 +5,7 @@
 #include "tests/support/test.h"
 
 #include <errno.h>
+#include <fenv.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -56,8 +57,15 @@ static void calls_in_a_tree(void **state)
 
 static void without_a_runtime(void **state)
 {
+    struct flow_job job[3];
+
     (void)state;
     fib_both(NULL);
+    for (int i = 0; i < 3; i++)
+        flow_fork(&job[i], fib_untyped, (void *)(intptr_t)(i + 5));
+    assert_int_equal(flow_sync(&job[1]).i64, 8);
+    assert_int_equal(flow_sync(&job[0]).i64, 5);
+    assert_int_equal(flow_sync(&job[2]).i64, 13);
     assert_no_failures();
 }
 
@@ -380,6 +388,42 @@ static void deep_recursion(void **state)
     test_stop();
 }
 
+/* A job that becomes a task has a stack as large as its parent's. */
+static flow_result use_stack(void *arg)
+{
+    volatile char room[600 * 1024];
+
+    for (size_t i = 0; i < sizeof room; i += 1024)
+        room[i] = 1;
+    EXPECT_EQ(flow_yield(), 0);
+    return flow_ok_i64(room[1024] + (arg != NULL));
+}
+
+static flow_result fork_large(void *arg)
+{
+    struct flow_job job[2];
+
+    for (int i = 0; i < 2; i++)
+        flow_fork(&job[i], use_stack, arg);
+    EXPECT_EQ(flow_yield(), 0);
+    for (int i = 0; i < 2; i++)
+        EXPECT_EQ(flow_sync(&job[i]).i64, 1);
+    return flow_ok(NULL);
+}
+
+static void a_large_stack_is_inherited(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+
+    (void)state;
+    test_start();
+    options.stack_bytes = (size_t)1 << 20;
+    assert_int_equal(flow_spawn_with(&task, &options, fork_large, NULL), 0);
+    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    test_stop();
+}
+
 /* ---- cancellation ---- */
 
 static flow_result sleep_long(void *arg)
@@ -420,6 +464,207 @@ static void cancelled_while_it_syncs(void **state)
     }
     assert_true(test_wait_until_empty());
     test_stop();
+}
+
+/* A tree whose jobs sleep and yield, cancelled at any moment: it comes back, with the sum or without. */
+static flow_result tree_to_cancel(void *arg)
+{
+    intptr_t depth = (intptr_t)arg;
+    struct flow_job job[3];
+    int64_t sum = 1;
+    int error = 0;
+
+    if (depth == 0)
+        return flow_ok_i64(flow_sleep(FLOW_US(5)) ? 0 : 1);
+    for (int i = 0; i < 3; i++)
+        flow_fork(&job[i], tree_to_cancel, (void *)(depth - 1));
+    if (depth % 2)
+        error = flow_yield();
+    for (int i = 0; i < 3; i++) {
+        flow_result r = flow_sync(&job[depth == 2 ? i : 2 - i]);
+
+        if (r.error)
+            error = r.error;
+        sum += r.error ? 0 : r.i64;
+    }
+    return error ? flow_err(error) : flow_ok_i64(sum);
+}
+
+static void cancelled_at_any_moment(void **state)
+{
+    uint64_t random = test_seed();
+    int cancelled = 0;
+
+    (void)state;
+    test_start();
+    for (int i = 0; i < TEST_ROUNDS(300, 40); i++) {
+        flow_task task;
+        flow_result result;
+
+        assert_int_equal(flow_spawn(&task, tree_to_cancel, (void *)4), 0);
+        for (uint64_t k = test_random(&random) % 300 * (uint64_t)(i % 8); k > 0; k--)
+            flow_now();
+        flow_cancel(task); /* or it has ended */
+        assert_int_equal(flow_join(task, &result, FLOW_FOREVER), 0);
+        if (result.error)
+            assert_int_equal(result.error, -ECANCELED);
+        cancelled += result.error != 0;
+    }
+    assert_true(cancelled > 0);
+    assert_true(test_wait_until_empty());
+    test_stop();
+}
+
+/* ---- what a job sees ---- */
+
+static flow_result own_task(void *arg)
+{
+    (void)arg;
+    return flow_ok_u64(flow_self().id);
+}
+
+static flow_result look_at_self(void *arg)
+{
+    struct flow_job job;
+    uint64_t id;
+
+    (void)arg;
+    for (int i = 0; i < 100; i++) {
+        flow_fork(&job, own_task, NULL);
+        if (i & 1)
+            EXPECT_EQ(flow_yield(), 0); /* now it is a task, and has a stack of its own */
+        id = flow_sync(&job).u64;
+        if (i & 1)
+            EXPECT(id != flow_self().id);
+        if (test_workers() == 1 && !(i & 1))
+            EXPECT_EQ(id, flow_self().id);
+        if (id != flow_self().id)
+            EXPECT_EQ(flow_cancel((flow_task){id}), -ESRCH);
+    }
+    return flow_ok(NULL);
+}
+
+static void who_it_is(void **state)
+{
+    (void)state;
+    test_in_coroutine(look_at_self);
+}
+
+/* Nobody but flow_sync can have its result. */
+static flow_result join_me(void *arg)
+{
+    *(flow_task *)arg = flow_self();
+    return flow_sleep(FLOW_MS(2)) ? flow_err(-ECANCELED) : flow_ok_i64(5);
+}
+
+static flow_result try_to_join(void *arg)
+{
+    struct flow_job job;
+    flow_task task = {0};
+
+    (void)arg;
+    flow_fork(&job, join_me, &task);
+    EXPECT_EQ(flow_sleep(FLOW_MS(1)), 0);
+    if (task.id) {
+        EXPECT_EQ(flow_join(task, NULL, FLOW_NOW), -EINVAL);
+        EXPECT_EQ(flow_detach(task), -EINVAL);
+    }
+    EXPECT_EQ(flow_sync(&job).i64, 5);
+    return flow_ok(NULL);
+}
+
+static void its_result_is_for_sync(void **state)
+{
+    (void)state;
+    test_in_coroutine(try_to_join);
+}
+
+/* Rounding as its coroutine's, wherever it runs. */
+static flow_result third(void *arg)
+{
+    volatile double one = 1, three = 3;
+    flow_result r = flow_ok_f64(one / three);
+
+    (void)arg;
+    EXPECT_EQ(flow_yield(), 0);
+    return r;
+}
+
+static flow_result round_up(void *arg)
+{
+    struct flow_job job[4];
+    flow_result plain = third(NULL), up;
+
+    (void)arg;
+    fesetround(FE_UPWARD);
+    up = third(NULL);
+    EXPECT(up.f64 > plain.f64);
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 4; k++)
+            flow_fork(&job[k], third, NULL);
+        if (i & 1)
+            EXPECT_EQ(flow_yield(), 0);
+        for (int k = 3; k >= 0; k--)
+            EXPECT_EQ(flow_sync(&job[k]).u64, up.u64);
+    }
+    fesetround(FE_TONEAREST);
+    return flow_ok(NULL);
+}
+
+static void it_rounds_as_its_coroutine(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+
+    (void)state;
+    test_start();
+    options.flags = FLOW_FP_ENVIRONMENT;
+    assert_int_equal(flow_spawn_with(&task, &options, round_up, NULL), 0);
+    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    test_stop();
+}
+
+/* ---- locks ---- */
+
+struct counter {
+    struct flow_mutex mutex;
+    int value;
+};
+
+static flow_result count_locked(void *arg)
+{
+    struct counter *counter = arg;
+    int before;
+
+    EXPECT_EQ(flow_mutex_lock(&counter->mutex, FLOW_FOREVER), 0);
+    before = counter->value;
+    if (before % 3 == 0)
+        EXPECT_EQ(flow_yield(), 0);
+    counter->value = before + 1;
+    EXPECT_EQ(flow_mutex_unlock(&counter->mutex), 0);
+    return flow_ok(NULL);
+}
+
+static flow_result many_lock(void *arg)
+{
+    struct counter counter = {.value = 0};
+    struct flow_job job[20];
+
+    (void)arg;
+    for (int i = 0; i < TEST_ROUNDS(200, 40); i++) {
+        for (int k = 0; k < 20; k++)
+            flow_fork(&job[k], count_locked, &counter);
+        for (int k = 19; k >= 0; k--)
+            EXPECT_EQ(flow_sync(&job[k]).error, 0);
+    }
+    EXPECT_EQ(counter.value, 20 * TEST_ROUNDS(200, 40));
+    return flow_ok(NULL);
+}
+
+static void jobs_lock(void **state)
+{
+    (void)state;
+    test_in_coroutine(many_lock);
 }
 
 /* ---- errors ---- */
@@ -464,6 +709,12 @@ int main(void)
         TEST(many_at_once),
         TEST(deep_recursion),
         TEST(cancelled_while_it_syncs),
+        TEST(cancelled_at_any_moment),
+        TEST(who_it_is),
+        TEST(its_result_is_for_sync),
+        TEST(it_rounds_as_its_coroutine),
+        TEST(a_large_stack_is_inherited),
+        TEST(jobs_lock),
         TEST(errors_come_up),
     };
 
