@@ -88,7 +88,18 @@ static flow_result count(void *arg)
     return flow_err(flow_sleep(1000));
 }
 
-/* The lane of flow_offload and spinning go by the CPUs that there really are. */
+static flow_result compute(void *arg)
+{
+    test_nap(FLOW_MS(2));
+    return flow_ok(arg);
+}
+
+static flow_result compute_elsewhere(void *arg)
+{
+    return flow_offload(FLOW_LANE_CPU, compute, arg, FLOW_FOREVER);
+}
+
+/* Threads for computing and spinning go by the CPUs that there really are. */
 CASE(a_huge_fixture_works_on_a_small_machine)
 {
     struct flow_options o = workers(32);
@@ -107,6 +118,11 @@ CASE(a_huge_fixture_works_on_a_small_machine)
         REQUIRE_EQUAL(flow_spawn(NULL, count, &n), 0);
     WAIT_UNTIL(test_stats().live == 0);
     REQUIRE_EQUAL(n, 2000);
+    for (int i = 0; i < 100; i++)
+        REQUIRE_EQUAL(flow_spawn(NULL, compute_elsewhere, NULL), 0);
+    WAIT_UNTIL(test_stats().live == 0);
+    REQUIRE_EQUAL(test_stats().offloaded, 100);
+    REQUIRE_EQUAL(test_stats().offload_threads, CPU_COUNT(&real));
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
