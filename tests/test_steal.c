@@ -438,6 +438,129 @@ CASE(an_idle_process_of_several_nodes_sleeps_without_end)
     stop();
 }
 
+/* ---- everything at once, with many parks ---- */
+
+static flow__atomic(uint64_t) lives; /* tasks begun; each is counted once at its end */
+
+static void delay(uint64_t *random)
+{
+    uint64_t r = test_random(random);
+
+    if (r % 32 == 0)
+        sched_yield();
+    spin((int)(r >> 8 & 63));
+}
+
+static int slow_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline)
+{
+    static __thread uint64_t random;
+
+    random ^= (uintptr_t)&random;
+    delay(&random);
+    return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+static flow_result leaf(void *seed)
+{
+    uint64_t random = (uint64_t)(uintptr_t)seed;
+
+    fetch_add_seq(&lives, 1);
+    delay(&random);
+    if (test_random(&random) % 4 == 0)
+        flow_yield();
+    if (test_random(&random) % 16 == 0)
+        flow_sleep((int64_t)(test_random(&random) % FLOW_US(200)));
+    return flow_ok(NULL);
+}
+
+/* A few tasks of all kinds, some of them waited for. */
+static flow_result branch(void *seed)
+{
+    uint64_t random = (uint64_t)(uintptr_t)seed;
+    flow_task kids[8];
+    int n = (int)(test_random(&random) % 8) + 1;
+
+    fetch_add_seq(&lives, 1);
+    for (int i = 0; i < n; i++) {
+        struct flow_spawn_options o = FLOW_SPAWN_INIT;
+        uint64_t choice = test_random(&random);
+
+        if (choice % 8 == 0)
+            o.node = (int)(choice >> 8 & 3);
+        else if (choice % 8 == 1)
+            o.worker = (int)(choice >> 8 & 7);
+        else if (choice % 8 < 5)
+            o.flags = FLOW_ROAM;
+        EXPECT_EQ(flow_spawn_with(i % 2 ? &kids[i] : NULL, &o, leaf, (void *)(uintptr_t)choice), 0);
+    }
+    if (test_random(&random) % 2)
+        flow_yield();
+    for (int i = 1; i < n; i += 2)
+        EXPECT_EQ(flow_join(kids[i], NULL, FLOW_FOREVER), 0);
+    return flow_ok_i64(n + 1);
+}
+
+static void *plant(void *seed)
+{
+    uint64_t random = (uint64_t)(uintptr_t)seed;
+    uint64_t total = 0;
+
+    for (int i = 0; i < TEST_ROUNDS(3000, 300); i++) {
+        flow_result result;
+
+        EXPECT_EQ(flow_sync_wait(branch, (void *)(uintptr_t)test_random(&random), &result,
+                                 flow_after(FLOW_S(20))),
+                  0);
+        total += (uint64_t)result.i64;
+        for (uint64_t pause = test_random(&random) % 64; pause > 0; pause--)
+            delay(&random);
+        if (test_random(&random) % 512 == 0)
+            test_nap(FLOW_MS(20)); /* all fall asleep */
+    }
+    return (void *)(uintptr_t)total;
+}
+
+static void torture(const struct machine *machine, bool roam)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+    uint64_t seed = test_seed(), total = 0;
+    pthread_t threads[3];
+    void *sum;
+
+    machine_use(machine);
+    o.workers = 8;
+    o.roam = roam;
+    o.spin_ns = 0;
+    store_relaxed(&lives, 0);
+    flow__sys.futex_wait = slow_wait;
+    test_start_with(&o);
+    for (size_t i = 0; i < 3; i++)
+        REQUIRE_EQUAL(pthread_create(&threads[i], NULL, plant, (void *)(uintptr_t)(seed + i)), 0);
+    for (size_t i = 0; i < 3; i++) {
+        REQUIRE_EQUAL(pthread_join(threads[i], &sum), 0);
+        total += (uint64_t)(uintptr_t)sum;
+    }
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(load_seq(&lives), total);
+    require_sums();
+    child_note("%llu tasks, %llu steals, of these remote %llu, %llu parks", (unsigned long long)total,
+               (unsigned long long)test_stats().total.steals,
+               (unsigned long long)test_stats().total.remote_steals,
+               (unsigned long long)test_stats().total.parks);
+    stop();
+}
+
+CASE(no_wake_up_is_lost_among_four_nodes)
+{
+    torture(&machine_four_nodes, false);
+    torture(&machine_four_nodes, true);
+}
+
+CASE(no_wake_up_is_lost_among_eight_nodes_of_one_worker)
+{
+    torture(&machine_sparse_ids, false);
+}
+
 /* ---- CPUs that go away ---- */
 
 static flow__atomic(int) elsewhere; /* the worker that seems to be on another CPU, or -1 */

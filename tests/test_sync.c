@@ -57,6 +57,7 @@ static void ring_begin_at(uint32_t index)
     memset(&ring, 0, sizeof ring);
     store_relaxed(&ring.head, index);
     store_relaxed(&ring.tail, index);
+    store_relaxed(&ring.age.mark, index); /* as if it had run on to there */
 }
 
 static void test_ring_is_a_bounded_fifo(void **state)
@@ -527,6 +528,176 @@ static void test_at_most_one_is_summoned(void **state)
     assert_int_equal(sleepers(), 8);
 }
 
+/* ---- the sentry ---- */
+
+static void test_the_sentry_is_woken_last_for_work_and_first_for_help(void **state)
+{
+    (void)state;
+    for (int sentry = 0; sentry < 3; sentry++) {
+        int other = sentry == 1 ? 2 : 1;
+
+        idle_begin(3);
+        assert_false(flow__idle_call(&idle, &bed[0].parker, STRIDE));
+        assert_false(flow__idle_all_sleep(&idle));
+        for (int i = 0; i < 3; i++)
+            flow__parker_announce(&bed[i].parker, &idle, i);
+        assert_true(flow__idle_all_sleep(&idle));
+        assert_true(flow__idle_stand_sentry(&idle, sentry));
+        assert_false(flow__idle_stand_sentry(&idle, other));
+        for (int i = 0; i < 2; i++) { /* the two others */
+            assert_true(wake_one());
+            assert_int_equal(load_seq(&bed[sentry].parker.word), FLOW__PARKED);
+            assert_true(flow__idle_end_search(&idle));
+        }
+        assert_true(wake_one());
+        assert_int_equal(load_seq(&bed[sentry].parker.word), FLOW__SUMMONED);
+        assert_false(flow__idle_call(&idle, &bed[0].parker, STRIDE));
+
+        idle_begin(3);
+        for (int i = 0; i < 3; i++)
+            flow__parker_announce(&bed[i].parker, &idle, i);
+        assert_true(flow__idle_stand_sentry(&idle, sentry));
+        assert_true(flow__idle_start_search(&idle)); /* a call does not mind */
+        assert_true(flow__idle_call(&idle, &bed[0].parker, STRIDE));
+        assert_int_equal(load_seq(&bed[sentry].parker.word), FLOW__NOTIFIED);
+        assert_int_equal(searchers(), 1);
+        flow__idle_end_sentry(&idle);
+        assert_true(flow__idle_stand_sentry(&idle, other));
+        assert_true(flow__idle_call(&idle, &bed[0].parker, STRIDE));
+        assert_int_equal(load_seq(&bed[other].parker.word), FLOW__NOTIFIED);
+        flow__idle_end_sentry(&idle);
+        assert_true(flow__idle_call(&idle, &bed[0].parker, STRIDE)); /* without one, any */
+        assert_false(flow__idle_call(&idle, &bed[0].parker, STRIDE));
+    }
+}
+
+static void test_a_sleeper_may_look_up_and_stay_announced(void **state)
+{
+    int64_t begin_ns = flow_now();
+
+    (void)state;
+    idle_begin(2);
+    flow__parker_announce(&bed[1].parker, &idle, 1);
+    assert_true(flow__parker_wait(&bed[1].parker, flow_after(FLOW_MS(3))));
+    assert_true(flow_now() - begin_ns >= FLOW_MS(3));
+    assert_int_equal(sleepers(), 1);
+    assert_true(flow__parker_wait(&bed[1].parker, flow_after(0)));
+    assert_true(wake_one());
+    assert_false(flow__parker_wait(&bed[1].parker, INT64_MAX));
+    assert_int_equal(flow__parker_cancel(&bed[1].parker, &idle, 1), FLOW__SUMMONED);
+    assert_int_equal(sleepers(), 0);
+}
+
+/* ---- how long the oldest has waited ---- */
+
+static int64_t time_of_look;
+
+static int64_t told_time(void)
+{
+    return time_of_look;
+}
+
+static int64_t age_at(int64_t t)
+{
+    int64_t age;
+
+    time_of_look = t;
+    flow__sys.now = told_time;
+    age = flow__ring_age(&ring, t);
+    flow__sys.now = flow__sys_real.now;
+    return age;
+}
+
+static void test_age_is_counted_from_the_first_look(void **state)
+{
+    static const uint32_t starts[] = {0, 1, UINT32_MAX - 5, UINT32_MAX};
+
+    (void)state;
+    for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
+        int64_t t = 1000000000ll * 3600 * 1000; /* a thousand hours up */
+
+        ring_begin_at(starts[s]);
+        assert_int_equal(age_at(t), -1);
+        for (uintptr_t i = 1; i <= 10; i++)
+            assert_true(flow__ring_push(&ring, entry(i)));
+        assert_int_equal(age_at(t), 0);
+        for (uintptr_t i = 11; i <= 20; i++)
+            assert_true(flow__ring_push(&ring, entry(i)));
+        assert_in_range(age_at(t + 50000), 50000 - 2048, 50000);
+        for (uintptr_t i = 1; i <= 9; i++) /* one is left of those that were seen */
+            assert_ptr_equal(flow__ring_pop(&ring), entry(i));
+        assert_in_range(age_at(t + 90000), 90000 - 2048, 90000);
+        assert_ptr_equal(flow__ring_pop(&ring), entry(10));
+        assert_int_equal(age_at(t + 100000), 0); /* 11 to 20: seen just now */
+        assert_in_range(age_at(t + 130000), 30000 - 2048, 30000);
+        for (uintptr_t i = 11; i <= 20; i++)
+            assert_ptr_equal(flow__ring_pop(&ring), entry(i));
+        assert_int_equal(age_at(t + 200000), -1);
+        assert_true(flow__ring_push(&ring, entry(21)));
+        assert_int_equal(age_at(t + 300000), 0); /* and not since the mark */
+    }
+}
+
+/* While one thread pushes and pops, and others steal and look: an age is never more than the time since
+ * the oldest was pushed. Entries are the times of their pushes, in units of 1,024 ns. */
+static flow__atomic(bool) ageing;
+static flow__atomic(uint64_t) n_ages;
+
+static void *looker(void *unused)
+{
+    while (load_acquire(&ageing)) {
+        int64_t now = flow__sys.now();
+        uint32_t head = load_acquire(&ring.head);
+        uintptr_t oldest = (uintptr_t)load_relaxed(&ring.slot[head & (FLOW__RING_SIZE - 1)]);
+        int64_t age = flow__ring_age(&ring, now);
+
+        /* The same one before and after: then `oldest` was it. */
+        if (age <= 0 || load_seq(&ring.head) != head)
+            continue;
+        EXPECT(age >> FLOW__AGE_SHIFT <= (now >> FLOW__AGE_SHIFT) - (int64_t)oldest);
+        fetch_add_relaxed(&n_ages, 1);
+    }
+    return unused;
+}
+
+static void *taker(void *unused)
+{
+    uint64_t random = 7;
+
+    while (load_acquire(&ageing)) {
+        void *loot[FLOW__RING_SIZE];
+
+        if (test_random(&random) % 16 == 0)
+            flow__ring_steal(&ring, loot, 4);
+        random_delay(&random);
+    }
+    return unused;
+}
+
+static void test_an_age_is_never_too_high(void **state)
+{
+    uint64_t random = test_seed();
+
+    (void)state;
+    ring_begin_at((uint32_t)test_random(&random));
+    store_release(&ageing, true);
+    begin(looker, NULL);
+    begin(looker, NULL);
+    begin(taker, NULL);
+    for (int i = 0; i < 3000000 && (i < TEST_ROUNDS(200000, 40000) || load_relaxed(&n_ages) < 100); i++) {
+        if (test_random(&random) % 3)
+            flow__ring_push(&ring, entry((uintptr_t)(flow__sys.now() >> FLOW__AGE_SHIFT)));
+        else
+            flow__ring_pop(&ring);
+        if (i % 64 == 0)
+            sched_yield();
+    }
+    store_release(&ageing, false);
+    join_all();
+    assert_no_failures();
+    assert_true(load_relaxed(&n_ages) >= 100);
+}
+
 /* ---- a small scheduler: a lost wake-up leaves a producer waiting ---- */
 
 #define CONSUMERS 4
@@ -828,6 +999,10 @@ int main(void)
         TEST(test_parker_forgets_nothing),
         TEST(test_half_of_the_workers_may_search),
         TEST(test_at_most_one_is_summoned),
+        TEST(test_the_sentry_is_woken_last_for_work_and_first_for_help),
+        TEST(test_a_sleeper_may_look_up_and_stay_announced),
+        TEST(test_age_is_counted_from_the_first_look),
+        TEST(test_an_age_is_never_too_high),
         TEST(test_no_wakeup_is_lost),
         TEST(test_reclaim_waits_for_readers),
         TEST(test_futex_says_what_happened),
