@@ -7,6 +7,12 @@
 #include <errno.h>
 #include <string.h>
 
+/* The owner may be moving one from here to there: then it is seen twice or not at all. */
+static uint64_t queued_by(struct flow__worker *w)
+{
+    return flow__ring_count(&w->ring) + (load_relaxed(&w->lifo) != NULL);
+}
+
 static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
 {
 #define COPY(field) s->field = load_relaxed(&w->stats.field)
@@ -37,6 +43,7 @@ static void read_worker(struct flow__worker *w, struct flow_worker_stats *s)
     COPY(returned);
     COPY(stack_used_most);
 #undef COPY
+    s->queued = queued_by(w);
     /* Only the switches between running tasks are counted one by one; starts and ends are known. */
     s->switches += s->stacks_taken + s->stacks_returned;
 }
@@ -168,4 +175,31 @@ int flow_stats_steals(int from, int to, uint64_t *steals, uint64_t *tasks)
     if (tasks)
         *tasks = n_tasks;
     return 0;
+}
+
+static uint64_t queued_in(struct flow__group *g)
+{
+    uint64_t n = load_relaxed(&g->queue.count) + load_relaxed(&g->bound.count);
+
+    for (int i = g->first; i < g->first + g->n_workers; i++)
+        n += queued_by(&flow__runtime.workers[i]);
+    return n;
+}
+
+int flow_stats_queued(int node, uint64_t *tasks)
+{
+    bool inside = flow__self() != NULL;
+    int r = 0;
+
+    if (!tasks)
+        return -EINVAL;
+    if (!inside && (r = flow__foreign_enter()))
+        return r;
+    if (node < 0 || node >= flow__runtime.topology.n_nodes)
+        r = -EINVAL;
+    else
+        *tasks = flow__group_of_node(node) ? queued_in(flow__group_of_node(node)) : 0;
+    if (!inside)
+        flow__foreign_leave();
+    return r;
 }

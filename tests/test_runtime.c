@@ -73,6 +73,7 @@ static void everything_gives(int error)
     struct flow_info info = {.size = sizeof info};
     struct flow_stats stats = {.size = sizeof stats};
     struct flow_worker_stats worker;
+    uint64_t queued;
     flow_task task = {(uint64_t)1 << 32}, spawned;
     flow_waker waker = {(uint64_t)1 << 32, 1};
     flow_lane *lane;
@@ -113,6 +114,7 @@ static void everything_gives(int error)
     REQUIRE_EQUAL(flow_dump(STDERR_FILENO), error);
     REQUIRE_EQUAL(flow_stats(&stats), error);
     REQUIRE_EQUAL(flow_stats_worker(0, &worker), error);
+    REQUIRE_EQUAL(flow_stats_queued(0, &queued), error);
     REQUIRE(flow_now() > 0 && flow_after(FLOW_S(1)) > flow_now());
 }
 
@@ -1231,6 +1233,62 @@ static void dump_to_text(char *text, size_t bytes, int *n)
         total += (size_t)got;
     text[total] = 0;
     close(fds[0]);
+}
+
+/* ---- what waits ---- */
+
+static uint64_t queued_on_all_nodes(void)
+{
+    uint64_t sum = 0;
+
+    for (int node = 0; node < flow_topology_nodes(); node++) {
+        uint64_t n;
+
+        REQUIRE_EQUAL(flow_stats_queued(node, &n), 0);
+        sum += n;
+    }
+    return sum;
+}
+
+static uint64_t queued_by_the_worker(void)
+{
+    struct flow_worker_stats stats;
+
+    REQUIRE_EQUAL(flow_stats_worker(0, &stats), 0);
+    return stats.queued;
+}
+
+static flow_result spawn_more_than_a_ring(void *arg)
+{
+    for (int i = 1; i <= 300; i++) {
+        REQUIRE_EQUAL(flow_spawn(NULL, nothing, NULL), 0);
+        REQUIRE_EQUAL(queued_on_all_nodes(), i);
+    }
+    REQUIRE(queued_by_the_worker() > 1 && queued_by_the_worker() < 300);
+    return flow_ok(arg);
+}
+
+CASE(what_waits_to_start_is_counted)
+{
+    uint64_t n;
+
+    start_driven();
+    REQUIRE_EQUAL(flow_stats_queued(0, NULL), -EINVAL);
+    REQUIRE_EQUAL(flow_stats_queued(-1, &n), -EINVAL);
+    REQUIRE_EQUAL(flow_stats_queued(flow_topology_nodes(), &n), -EINVAL);
+    for (int i = 0; i < 10; i++)
+        REQUIRE_EQUAL(flow_spawn(NULL, nothing, NULL), 0);
+    REQUIRE_EQUAL(queued_on_all_nodes(), 10);
+    REQUIRE_EQUAL(queued_by_the_worker(), 0); /* foreign threads' go to what is shared */
+    while (flow_drive(FLOW_NOW) > 0)
+        ;
+    REQUIRE_EQUAL(queued_on_all_nodes(), 0);
+    REQUIRE_EQUAL(flow_sync_wait(spawn_more_than_a_ring, NULL, NULL, FLOW_FOREVER), 0);
+    while (flow_drive(FLOW_NOW) > 0)
+        ;
+    REQUIRE_EQUAL(queued_on_all_nodes(), 0);
+    REQUIRE_EQUAL(queued_by_the_worker(), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
 CASE(the_dump_lists_who_lives_and_what_they_wait_for)

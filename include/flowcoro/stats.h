@@ -39,6 +39,8 @@ struct flow_worker_stats {
     uint64_t moved;    /* times it was found on another CPU than its own: that has gone offline, or the
                         * cpuset has shrunk, or somebody has changed the thread's mask */
     uint64_t returned; /* times it was pinned again, as its mask allowed that */
+    uint64_t queued;   /* just now, not a counter: tasks in its own queues that wait to start, or roam and
+                        * are ready; others may take them */
     /* The most that a task which ended here has used of its stack, in bytes; 0 unless
      * stacks are measured (option measure_stacks). A total is the maximum, not the sum. */
     uint64_t stack_used_most;
@@ -73,6 +75,11 @@ FLOW_API int flow_stats(struct flow_stats *stats);
  * flow_info.nodes - 1; a node without workers has 0. steals and tasks may be NULL. -EINVAL: no such
  * node. -ESHUTDOWN if nothing runs. From anywhere; never suspends. */
 FLOW_API int flow_stats_steals(int from, int to, uint64_t *steals, uint64_t *tasks);
+
+/* How many tasks wait on a node just now to start, or roam and are ready: in its workers' queues
+ * (flow_worker_stats.queued) and in those that they share. A node without workers has 0. -EINVAL: no
+ * such node, or tasks is NULL. -ESHUTDOWN if nothing runs. From anywhere; never suspends. */
+FLOW_API int flow_stats_queued(int node, uint64_t *tasks);
 
 /* One worker's counters, worker from 0. -EINVAL if there is no such worker. */
 FLOW_API int flow_stats_worker(int worker, struct flow_worker_stats *stats);
