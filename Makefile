@@ -170,7 +170,7 @@ run-check: all tests
 		PKG_CONFIG='$(PKG_CONFIG)' tests/run.sh $(notdir $(TESTS))
 
 # Not a part of run-check: it boots machines, and takes minutes.
-run-check-numa: $(GUEST)
+run-check-numa: $(GUEST) $(BUILD)/examples/numa_map
 	@BUILD='$(BUILD)' tests/numa/run.sh
 
 # Where perf stat works its counts are shown too; virtual machines often lack the hardware ones.

@@ -87,6 +87,25 @@ static void let_it_run(void)
     WAIT_UNTIL(atomic_load(&trees) > from + (unsigned)n_loads);
 }
 
+/* The worker on a CPU: workers are numbered as CPUs are, where each has one. */
+static struct flow_worker_stats worker_on(int cpu)
+{
+    struct flow_topology_worker is = {.size = sizeof is};
+    struct flow_worker_stats stats;
+
+    REQUIRE_EQUAL(flow_topology_worker(cpu, &is), 0);
+    REQUIRE_EQUAL(is.cpu_id, cpu);
+    REQUIRE_EQUAL(flow_stats_worker(cpu, &stats), 0);
+    return stats;
+}
+
+static bool is_away(int cpu)
+{
+    struct flow_worker_stats stats = worker_on(cpu);
+
+    return stats.moved > stats.returned;
+}
+
 /* ---- CPUs that go ---- */
 
 static void set_online(int cpu, bool online)
@@ -104,14 +123,16 @@ CASE(cpus_that_go_and_come_back_under_load)
     for (int i = 0; i < n; i++) {
         set_online(going[i], false);
         let_it_run();
+        WAIT_UNTIL(is_away(going[i]));
     }
     for (int i = 0; i < n; i++) {
         set_online(going[i], true);
         let_it_run();
+        WAIT_UNTIL(!is_away(going[i]));
     }
-    set_online(1, false);
-    let_it_run();
-    set_online(1, true);
+    child_note("workers were moved %llu times and went back %llu times",
+               (unsigned long long)test_stats().total.moved,
+               (unsigned long long)test_stats().total.returned);
     end_load();
 }
 
@@ -144,10 +165,18 @@ CASE(a_cpuset_that_shrinks_and_grows_under_load)
     let_it_run();
     guest_write("0-2", "/sys/fs/cgroup/shrinking/cpuset.cpus");
     let_it_run();
+    for (int cpu = 3; cpu < 8; cpu++)
+        WAIT_UNTIL(is_away(cpu));
     guest_write("4", "/sys/fs/cgroup/shrinking/cpuset.cpus");
     let_it_run();
+    WAIT_UNTIL(is_away(0));
     guest_write("0-7", "/sys/fs/cgroup/shrinking/cpuset.cpus");
     let_it_run();
+    for (int cpu = 0; cpu < 8; cpu++)
+        WAIT_UNTIL(!is_away(cpu));
+    child_note("workers were moved %llu times and went back %llu times",
+               (unsigned long long)test_stats().total.moved,
+               (unsigned long long)test_stats().total.returned);
     end_load();
 }
 

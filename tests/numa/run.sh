@@ -92,6 +92,7 @@ make_initrd() {
     for program in "$BUILD"/tests/numa/guest_*; do
         put "$program" "/tests/${program##*/}" && strip "$root/tests/${program##*/}" || return 1
     done
+    put "$BUILD/examples/numa_map" /examples/numa_map || return 1
     (cd "$root" && find . | cpio --quiet -o -H newc) >"$work/initrd"
 }
 
@@ -113,7 +114,7 @@ describe() { # machine
         for p in 0,2 0,3 1,2 1,3; do
             hardware+=(-numa "dist,src=${p%,*},dst=${p#*,},val=21")
         done
-        tests=guest_topology,guest_memory,guest_pool,guest_change,guest_limits
+        tests=guest_topology,guest_memory,guest_steal,guest_pool,guest_change,guest_limits
         ;;
     # Node 1 has CPUs but no memory; node 2 is nearer to it than node 0.
     memoryless)
