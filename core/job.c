@@ -278,7 +278,7 @@ struct flow__task *flow__steal_job(struct flow__worker *w, struct flow__worker *
         return NULL;
     job = flow__job_deque_steal(&victim->deque);
     if (!job) {
-        flow__give_block(w, t);
+        flow__give_block_to(w, t, load_relaxed(&t->life));
         return NULL;
     }
     become(w, t, job);

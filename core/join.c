@@ -36,7 +36,7 @@ void flow__free_task(struct flow__worker *w, struct flow__task *t)
     /* [LIFE-3] seq_cst: a pin is either seen here or refused from now on. */
     while (!cas_seq(&t->life, &word, next));
     if (!(next & FLOW__LIFE_RETIRED))
-        flow__give_block(w, t);
+        flow__give_block(w, t, next);
 }
 
 /* ---- pins ---- */
@@ -69,7 +69,7 @@ bool flow__unpin(struct flow__worker *w, struct flow__task *t)
     if ((word & FLOW__LIFE_RETIRED) && !(word & FLOW__LIFE_PINS)) {
         /* Retired blocks take no new pins, so the last one to leave is alone with it. */
         store_release(&t->life, flow__next_life(word));
-        flow__give_block(w, t);
+        flow__give_block(w, t, flow__next_life(word));
     }
     return !(word & (FLOW__LIFE_FINISHED | FLOW__LIFE_RETIRED));
 }
@@ -257,11 +257,12 @@ int flow_join(flow_task task, flow_result *out, flow_deadline deadline)
     if (word == ((task.id & ~(uint64_t)UINT32_MAX) | FLOW__LIFE_FINISHED)) {
         flow_result result = t->result;
         struct flow__detail *detail = load_relaxed(&t->detail);
+        uint64_t next = flow__next_life(word);
 
-        if (flow__likely(!detail && cas_seq(&t->life, &word, flow__next_life(word)))) {
+        if (flow__likely(!detail && cas_seq(&t->life, &word, next))) {
             if (out)
                 *out = result;
-            flow__give_block(self->home, t);
+            flow__give_block_to(self->home, t, next);
             return 0;
         }
     }

@@ -15,15 +15,20 @@ static inline uint64_t flow__next_life(uint64_t word)
 struct flow__task *flow__take_foreign_block(void);
 void flow__give_foreign_block(struct flow__task *t);
 
-/* Puts a block whose life word is FREE already back. w: the caller's worker or NULL. */
-static inline void flow__give_block(struct flow__worker *w, struct flow__task *t)
+/* Puts a block back whose life word is FREE already, and is given as `life`. w owns the caller. */
+static inline void flow__give_block_to(struct flow__worker *w, struct flow__task *t, uint64_t life)
 {
     /* A generation that has come round would revive old handles: such a slot is not used again. */
-    if (flow__unlikely(flow__generation_of(load_relaxed(&t->life)) == 0))
-        return;
-    if (flow__likely(w != NULL))
+    if (flow__likely(flow__generation_of(life) != 0))
         flow__block_give(&w->blocks, t);
-    else
+}
+
+/* The same where w may be NULL: a foreign thread. */
+static inline void flow__give_block(struct flow__worker *w, struct flow__task *t, uint64_t life)
+{
+    if (flow__likely(w != NULL))
+        flow__give_block_to(w, t, life);
+    else if (flow__generation_of(life) != 0)
         flow__give_foreign_block(t);
 }
 

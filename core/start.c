@@ -68,8 +68,9 @@ static inline void finish_private(struct flow__worker *w, struct flow__task *t, 
         return;
     }
     flow__drop_detail(t);
-    store_release(&t->life, flow__next_life(life));
-    flow__give_block(w, t);
+    life = flow__next_life(life);
+    store_release(&t->life, life);
+    flow__give_block_to(w, t, life);
 }
 
 static void tell_joiner(struct flow__worker *w, struct flow__task *t)
