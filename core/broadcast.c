@@ -5,6 +5,7 @@
  *
  * Under the lock: who waits has received all there is, so an element that is sent is the next one of
  * each of them, and goes straight to where they want it. `inside` as in core/channel.h. */
+#include "core/ambient.h"
 #include "core/waiter.h"
 
 #include <flowcoro/broadcast.h>
@@ -182,7 +183,7 @@ static int receive(struct flow__task *self, struct flow_listener *l, void *eleme
     struct flow_broadcast *b = l->from;
     bool taken;
 
-    if (flow__is_cancelled(self))
+    if (flow__must_leave(self))
         return -ECANCELED;
     flow__spin_lock(&b->lock);
     taken = take(b, l, element, missed);

@@ -5,6 +5,8 @@
  * only when it has to wait. Nothing here waits under the lock, nor resumes anyone. */
 #include "core/channel.h"
 
+#include "core/ambient.h"
+
 #include <limits.h>
 
 int flow_chan_create(struct flow_chan **out, size_t element_bytes, size_t capacity)
@@ -141,7 +143,7 @@ static int as_coroutine(struct flow__task *self, struct transfer t, flow_deadlin
 {
     int r;
 
-    if (flow__is_cancelled(self))
+    if (flow__must_leave(self))
         return -ECANCELED;
     r = transfer(self, t, deadline);
     if (deadline == FLOW_NOW)

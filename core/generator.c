@@ -9,6 +9,7 @@
  * Either side arms itself, queues itself, wins the other and resumes it after letting go of the
  * lock. The consumer alone creates and frees; the producer does not touch the generator after
  * its last step, whose end the consumer awaits by joining it. */
+#include "core/ambient.h"
 #include "core/join.h"
 #include "core/waiter.h"
 
@@ -215,7 +216,7 @@ static int next(struct flow__task *self, struct flow_generator *g, void *value,
 {
     int r;
 
-    if (flow__is_cancelled(self))
+    if (flow__must_leave(self))
         return -ECANCELED;
     flow__spin_lock(&g->lock);
     r = g->state == FRESH && deadline != FLOW_NOW ? start(self, g) : 0;
@@ -247,7 +248,7 @@ static int end(struct flow__task *self, struct flow_generator *g)
 {
     int r;
 
-    flow__cancel_id(self->home, flow__id_of(g->task, load_relaxed(&g->task->life)));
+    flow__cancel_block(self->home, g->task, FLOW_CANCEL_SCOPE);
     r = flow__await_end(g->task, self, true, FLOW__WHY_JOIN, FLOW_FOREVER);
     if (!r)
         flow__consume(self->home, g->task);

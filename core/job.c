@@ -32,6 +32,8 @@
 #include "core/spawn.h"
 #include "sync/spin.h"
 
+#include <flowcoro/cancel.h>
+
 #include <errno.h>
 
 enum { PRIVATE, PUBLIC, TAKEN, KEPT };
@@ -261,8 +263,8 @@ static void become(struct flow__worker *w, struct flow__task *t, struct flow_job
         t->fn = call_with_fp;
         t->arg = job;
     }
-    if (flow__is_cancelled(owner))
-        flow__cancel_block(w, t);
+    if (flow__heeds_cancel(owner))
+        flow__cancel_block(w, t, flow__reason_of(owner));
     job->task = t;
 }
 
@@ -414,10 +416,11 @@ bool flow__take_job_back(struct flow_job *job)
 static void await_end(struct flow__task *self, struct flow__task *t, bool cancel)
 {
     int r = cancel ? -ECANCELED : flow__await_end(t, self, false, FLOW__WHY_SYNC, FLOW_FOREVER);
+    int reason = cancel ? FLOW_CANCEL_SIBLING : flow_cancel_reason();
 
     if (!r)
         return;
-    flow__cancel_block(self->home, t);
+    flow__cancel_block(self->home, t, reason);
     flow__await_end(t, self, true, FLOW__WHY_SYNC, FLOW_FOREVER);
 }
 

@@ -11,6 +11,8 @@
 #include "core/life.h"
 #include "core/start.h"
 
+#include <flowcoro/cancel.h>
+
 #include <errno.h>
 
 /* A block with one of these has no handle that is good. */
@@ -74,22 +76,33 @@ bool flow__unpin(struct flow__worker *w, struct flow__task *t)
     return !(word & (FLOW__LIFE_FINISHED | FLOW__LIFE_RETIRED));
 }
 
-void flow__cancel_block(struct flow__worker *w, struct flow__task *t)
+bool flow__claim_cancelled(struct flow__task *t, int reason)
 {
-    /* [WAIT-1] seq_cst: pairs with [WAIT-1] in flow__arm(). */
-    uint64_t seen = fetch_or_seq(&t->wait, FLOW__CANCELLED);
+    uint64_t seen = load_relaxed(&t->wait);
 
-    if ((seen & FLOW__WAIT_STATE) == FLOW__WAIT_ARMED)
-        flow__win(w, t, flow__epoch_of(seen), FLOW__WAIT_CANCELLED);
+    do
+        if (seen & FLOW__CANCELLED)
+            return false; /* the first one has ended its wait too */
+    /* [WAIT-1] seq_cst: pairs with [WAIT-1] in flow__arm(). */
+    while (
+        !cas_seq(&t->wait, &seen, seen | FLOW__CANCELLED | (uint64_t)reason << FLOW__REASON_SHIFT));
+    return (seen & FLOW__WAIT_STATE) == FLOW__WAIT_ARMED &&
+           flow__claim_wait(t, flow__epoch_of(seen), FLOW__WAIT_CANCELLED);
 }
 
-int flow__cancel_id(struct flow__worker *w, uint64_t id)
+void flow__cancel_block(struct flow__worker *w, struct flow__task *t, int reason)
+{
+    if (flow__claim_cancelled(t, reason))
+        flow__resume_won(w, t);
+}
+
+int flow__cancel_id(struct flow__worker *w, uint64_t id, int reason)
 {
     struct flow__task *t = flow__pin(id);
 
     if (!t)
         return -ESRCH;
-    flow__cancel_block(w, t);
+    flow__cancel_block(w, t, reason);
     flow__unpin(w, t);
     return 0;
 }
@@ -169,7 +182,7 @@ int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded
     if (flow__has_finished(t))
         return 0;
     if (deadline == FLOW_NOW && !shielded)
-        return flow__is_cancelled(self) ? -ECANCELED : -ETIMEDOUT;
+        return flow__poll_failed(self);
     r = flow__arm(self, shielded, &epoch);
     if (r)
         return r;
@@ -194,7 +207,7 @@ static bool run_in_join(struct flow__task *self, struct flow__task *t)
 {
     struct flow__worker *w = self->home;
 
-    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__is_cancelled(self) ||
+    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__heeds_cancel(self) ||
         (flow__has(self, FLOW_FP_ENVIRONMENT)) || !flow__take_back(w, t))
         return false;
     w->budget--;
@@ -294,19 +307,26 @@ int flow_detach(flow_task task)
     return r;
 }
 
-int flow_cancel(flow_task task)
+int flow_cancel_with(flow_task task, int reason)
 {
     struct flow__task *self = flow__self();
     int r;
 
+    if (reason < 1 || reason > FLOW_CANCEL_LAST)
+        return -EINVAL;
     if (self)
-        return flow__cancel_id(self->home, task.id);
+        return flow__cancel_id(self->home, task.id, reason);
     r = flow__foreign_enter();
     if (r)
         return r;
-    r = flow__cancel_id(NULL, task.id);
+    r = flow__cancel_id(NULL, task.id, reason);
     flow__foreign_leave();
     return r;
+}
+
+int flow_cancel(flow_task task)
+{
+    return flow_cancel_with(task, FLOW_CANCEL_ASKED);
 }
 
 flow_task flow_self(void)

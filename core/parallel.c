@@ -9,6 +9,7 @@
  *
  * On several nodes the range is first parted among the groups in the same manner, the right part as
  * a task for the other groups' workers. */
+#include "core/ambient.h"
 #include "core/group.h"
 #include "core/job.h"
 
@@ -115,7 +116,7 @@ static int run_piece(const struct part *p, void *value)
 
     if (p->begin == p->end)
         return 0;
-    if (self && flow__is_cancelled(self))
+    if (self && flow__must_leave(self))
         return -ECANCELED;
     return how->fold(p->begin, p->end, value, how->arg);
 }

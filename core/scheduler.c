@@ -206,7 +206,7 @@ static void resume(struct flow__worker *w, struct flow__task *t)
         return;
     }
     flow__count(w, switches);
-    flow__go(&w->strand, &t->strand, flow__is_cancelled(t) ? -ECANCELED : 0);
+    flow__go(&w->strand, &t->strand, flow__heeds_cancel(t) ? -ECANCELED : 0);
     flow__after_suspension(w);
 }
 

@@ -11,6 +11,7 @@
  *
  * Who has won: a waiter whose gate is open, or, if the suspension ended with FLOW__WAIT_ENDED, a
  * task. Only the channel or event that has won is not touched again, for it may be gone. */
+#include "core/ambient.h"
 #include "core/channel.h"
 #include "core/event.h"
 #include "core/join.h"
@@ -389,7 +390,7 @@ static int select_as(struct flow__task *self, struct flow_case *cases, size_t n,
     int r;
 
     s.self = self;
-    if (flow__is_cancelled(self))
+    if (flow__must_leave(self))
         return -ECANCELED;
     r = select_open(&s, cases, n);
     if (r)

@@ -2,9 +2,11 @@
  *
  * Making tasks: a control block from the caller's worker, filled in and queued, or
  * called at once. No stack and no system call is needed before a task starts. */
+#include "core/spawn.h"
+
 #include "core/group.h"
 #include "core/life.h"
-#include "core/spawn.h"
+#include "core/scope.h"
 #include "core/start.h"
 
 #include <errno.h>
@@ -186,30 +188,44 @@ static int apply(struct flow__task *t, const struct flow_spawn_options *o, int c
     return 0;
 }
 
-static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_spawn_options *o,
-                      flow_fn fn, void *arg, void *site)
+/* It was made, but not queued. */
+static int unmake(struct flow__worker *w, struct flow__task *t, int r)
+{
+    if (w)
+        flow__count(w, finished);
+    else
+        fetch_sub_seq(&flow__runtime.foreign_spawned, 1);
+    flow__free_task(w, t);
+    return r;
+}
+
+static int enlist(struct flow__scope *scope, struct flow__task *t)
+{
+    if (scope->ambient.deadline != FLOW_FOREVER)
+        store_relaxed(&t->flags, load_relaxed(&t->flags) | FLOW__AMBIENT);
+    return flow__scope_enlist(scope, t);
+}
+
+static int spawn_with(struct flow__worker *w, struct flow__scope *scope, flow_task *out,
+                      const struct flow_spawn_options *o, flow_fn fn, void *arg, void *site)
 {
     int r = check_options(o), class_index = r;
     struct flow__group *group = flow__group_of_node(o->node);
+    unsigned life = life_for(out) | (scope ? FLOW__LIFE_DETACHED | FLOW__LIFE_SCOPED : 0);
     struct flow__task *t;
 
     if (r < 0)
         return r;
     if (o->node >= 0 && !group)
         return -EINVAL;
-    t = w ? new_task(w, fn, arg, site, life_for(out))
-          : new_foreign_task(fn, arg, site, life_for(out));
+    t = w ? new_task(w, fn, arg, site, life) : new_foreign_task(fn, arg, site, life);
     if (!t)
         return refusal(fn);
     r = apply(t, o, class_index);
-    if (r) {
-        if (w)
-            flow__count(w, finished);
-        else
-            fetch_sub_seq(&flow__runtime.foreign_spawned, 1);
-        flow__free_task(w, t);
-        return r;
-    }
+    if (!r && scope)
+        r = enlist(scope, t);
+    if (r)
+        return unmake(w, t, r);
     hand_out(t, out);
     if (o->worker >= 0)
         flow__submit_to(w, &flow__runtime.workers[o->worker], t);
@@ -220,7 +236,8 @@ static int spawn_with(struct flow__worker *w, flow_task *out, const struct flow_
     return 0;
 }
 
-int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, flow_fn fn, void *arg)
+int flow__spawn_into(struct flow__scope *scope, flow_task *out,
+                     const struct flow_spawn_options *options, flow_fn fn, void *arg, void *site)
 {
     static const struct flow_spawn_options none = FLOW_SPAWN_INIT;
     struct flow__task *self = flow__self();
@@ -229,11 +246,16 @@ int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, fl
     if (!options)
         options = &none;
     if (self)
-        return spawn_with(self->home, out, options, fn, arg, SITE);
+        return spawn_with(self->home, scope, out, options, fn, arg, site);
     r = flow__foreign_enter();
     if (r)
         return r;
-    r = spawn_with(NULL, out, options, fn, arg, SITE);
+    r = spawn_with(NULL, scope, out, options, fn, arg, site);
     flow__foreign_leave();
     return r;
+}
+
+int flow_spawn_with(flow_task *out, const struct flow_spawn_options *options, flow_fn fn, void *arg)
+{
+    return flow__spawn_into(NULL, out, options, fn, arg, SITE);
 }

@@ -24,4 +24,8 @@ static inline void flow__reset_task(struct flow__task *t, flow_fn fn, void *arg,
     store_release(&t->life, load_relaxed(&t->life) >> 32 << 32 | life);
 }
 
+/* flow_spawn_with, for a scope or, if that is NULL, for nobody; site is where it is called. */
+int flow__spawn_into(struct flow__scope *scope, flow_task *out,
+                     const struct flow_spawn_options *options, flow_fn fn, void *arg, void *site);
+
 #endif

@@ -34,9 +34,12 @@ enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY
 /* At the top of each stack; the owner's only. What a task has put here is gone again when it ends. */
 struct flow__stack_header {
     struct flow__task *task;
-    void *fiber;              /* ThreadSanitizer's, kept with the slot */
     struct flow__mutex *held; /* mutexes that the task owns */
+    uintptr_t innermost;      /* its shields, ambient deadlines and scopes; see core/ambient.h */
     int64_t open_jobs;        /* jobs of the task that were shown or made tasks of, and not synced */
+#ifdef FLOW__TSAN
+    void *fiber, *padding; /* ThreadSanitizer's, kept with the slot */
+#endif
 };
 
 _Static_assert(sizeof(struct flow__stack_header) % 16 == 0, "frames begin below it");

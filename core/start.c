@@ -4,10 +4,13 @@
  * for every task that has started there. Runs on the worker's thread. */
 #include "core/start.h"
 
+#include "core/ambient.h"
+
 #include "core/arena.h"
 #include "core/job.h"
 #include "core/life.h"
 #include "core/mutex.h"
+#include "core/scope.h"
 
 #include <errno.h>
 
@@ -92,11 +95,15 @@ static inline void finish(struct flow__worker *w, struct flow__task *t)
     /* [LIVE-1] release: pairs with [LIVE-2]; what this task spawned was counted before. */
     store_release(&w->stats.finished, load_relaxed(&w->stats.finished) + 1);
     if (before & FLOW__LIFE_PRIVATE) {
+        if (flow__unlikely(before & FLOW__LIFE_SCOPED))
+            flow__scope_task_ended(w, t);
         finish_private(w, t, before);
         return;
     }
     /* [LIFE-4] seq_cst: its release half pairs with [LIFE-5]; the result is in place. */
     before = fetch_or_seq(&t->life, FLOW__LIFE_FINISHED);
+    if (before & FLOW__LIFE_SCOPED)
+        flow__scope_task_ended(w, t); /* [LIFE-7] its scope is known */
     if (before & FLOW__LIFE_DETACHED)
         flow__free_task(w, t);
     else if (before & FLOW__LIFE_WAITING)
@@ -135,6 +142,8 @@ static inline void leave_nothing(struct flow__worker *w, struct flow__task *t)
         flow__mutex_orphan(w, t, top->held);
         top->held = NULL;
     }
+    if (flow__unlikely(top->innermost != 0))
+        flow__ambient_abandon(top);
 }
 
 flow__unsanitized long flow__task_main(void *arg)

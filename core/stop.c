@@ -8,6 +8,8 @@
 #include "core/runtime.h"
 #include "core/stall.h"
 
+#include <flowcoro/cancel.h>
+
 #include <errno.h>
 #include <pthread.h>
 
@@ -20,7 +22,7 @@ static void cancel_if_live(struct flow__worker *w, uint32_t slot)
     uint64_t life = load_acquire(&t->life);
 
     if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
-        flow__cancel_block(w, t);
+        flow__cancel_block(w, t, FLOW_CANCEL_STOP);
 }
 
 void flow__cancel_all(void)

@@ -14,10 +14,11 @@
  *        PRIVATE: a task without a handle ends without an atomic operation; flow_self() takes the
  * flag away.
  *
- * wait   epoch:56 | cancelled:1 | state. Which suspension the task is in.
+ * wait   epoch:56 | reason:4 | cancelled:1 | state:3. Which suspension the task is in.
  *        Each suspension has a new epoch, never reused by the block. ARMED -> one of
  *        the three ends is one CAS: whoever wins it, and nobody else, makes the
- *        task ready. An old epoch always loses, so a waker may go stale.
+ *        task ready. An old epoch always loses, so a waker may go stale. The reason (enum
+ *        flow_cancel_reason) comes with `cancelled`, and neither changes before the task ends.
  *
  * Blocks lie in one region that is type-stable while the runtime runs: an old
  * handle or waker reads a block that may be another task's, never foreign memory. */
@@ -34,6 +35,7 @@
 #include <flowcoro/task.h>
 
 struct flow__worker;
+struct flow__scope;
 
 enum { /* life */
        FLOW__LIFE_FINISHED = 1,
@@ -44,6 +46,7 @@ enum { /* life */
        FLOW__LIFE_FREE = 32,
        FLOW__LIFE_PRIVATE =
            64, /* no handle was given out: only the task's own thread writes this word */
+       FLOW__LIFE_SCOPED = 128, /* DETACHED too: `scope` is told of its end */
 };
 #define FLOW__LIFE_ONE_PIN        ((uint64_t)1 << 16)
 #define FLOW__LIFE_PINS           ((uint64_t)0xffff << 16)
@@ -59,6 +62,8 @@ enum { /* wait: low 3 bits */
        FLOW__WAIT_ENDED, /* woken by the end of a task */
        FLOW__WAIT_STATE = 7,
        FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
+       FLOW__REASON_SHIFT = 4,
+       FLOW__CANCEL_BITS = 15 << 4 | FLOW__CANCELLED,
        FLOW__EPOCH_SHIFT = 8,
 };
 #define flow__epoch_of(word) ((word) >> FLOW__EPOCH_SHIFT)
@@ -66,6 +71,9 @@ enum { /* wait: low 3 bits */
 enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT and: */
        FLOW__IS_THREAD = 1 << 8, /* stands for a foreign thread that waits */
        FLOW__NOT_RUN = 1 << 9,   /* set at its end: its function was never called */
+       FLOW__SHIELDED = 1 << 10, /* within a shield: its waits do not end by cancellation */
+       FLOW__AMBIENT = 1 << 11,  /* has an ambient deadline, see core/ambient.h */
+       FLOW__LIMITED = 1 << 12,  /* and that ends the suspension it is in */
 };
 
 enum flow__why { /* what a task waits for; for dumps */
@@ -118,13 +126,19 @@ struct flow__task {
         struct flow__timer timer; /* while `timed`: of the present suspension; home worker only */
         flow_result result;       /* from its end on */
     };
-    struct flow__task *joiner; /* guarded by JOINING and WAITING */
-    uint64_t joiner_epoch;
+    union {
+        struct flow__task *joiner; /* guarded by JOINING and WAITING */
+        struct flow__scope *scope; /* of a SCOPED one; see core/scope.h */
+    };
+    union {
+        uint64_t joiner_epoch;
+        uint32_t sibling[2]; /* of a SCOPED one: next and previous; under the scope's guard */
+    };
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
     char *stack;                  /* lowest address of its stack slot, NULL before it starts */
-    flow__atomic(uint32_t) flags; /* constant from the spawn on but for NOT_RUN; a late waker may read
-                                     it beside the next spawn */
+    flow__atomic(uint32_t) flags; /* written by who makes it and then by itself; a late waker may
+                                     read it beside the next spawn */
     uint8_t stack_class;
     bool timed;
     bool abroad; /* it was queued on another node; by the one whose queue holds it, until it runs */
@@ -153,6 +167,18 @@ static inline bool flow__has(struct flow__task *t, uint32_t flag)
 static inline bool flow__is_cancelled(struct flow__task *t)
 {
     return load_relaxed(&t->wait) & FLOW__CANCELLED;
+}
+
+/* enum flow_cancel_reason; 0: it is not cancelled. */
+static inline int flow__reason_of(struct flow__task *t)
+{
+    return (int)(load_relaxed(&t->wait) >> FLOW__REASON_SHIFT & 15);
+}
+
+/* Is it cancelled, and not within a shield? */
+static inline bool flow__heeds_cancel(struct flow__task *t)
+{
+    return flow__unlikely(flow__is_cancelled(t)) && !flow__has(t, FLOW__SHIELDED);
 }
 
 #endif

@@ -6,7 +6,7 @@
  * wake goes to the task's home worker, which cannot take it up before it has switched away from
  * the task. So nothing is done "after the switch", and the only task that is not
  * safe by this, a roaming one that yields, is queued by its scheduler. */
-#include "core/worker.h"
+#include "core/ambient.h"
 
 #include <errno.h>
 
@@ -30,11 +30,14 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
      * left by another coroutine. A foreign thread leaves its section before it blocks. */
     if (flow__unlikely(flow__reclaim_inside()) && !flow__has(self, FLOW__IS_THREAD))
         return -EDEADLK;
+    if (flow__unlikely(flow__has(self, FLOW__SHIELDED | FLOW__AMBIENT)) &&
+        !flow__ambient_allows(self, &shielded))
+        return -ECANCELED;
     do {
         if ((seen & FLOW__CANCELLED) && !shielded)
             return -ECANCELED;
         *epoch = flow__epoch_of(seen) + 1;
-        armed = *epoch << FLOW__EPOCH_SHIFT | (seen & FLOW__CANCELLED) |
+        armed = *epoch << FLOW__EPOCH_SHIFT | (seen & FLOW__CANCEL_BITS) |
                 (shielded ? FLOW__WAIT_SHIELDED : FLOW__WAIT_ARMED);
         /* [WAIT-1] seq_cst: a canceller sets CANCELLED in the same word, so it is either seen here
          * or sees us armed. */
@@ -174,11 +177,9 @@ static __attribute__((noinline)) void leave_with_fp_environment(struct flow__tas
     flow__fp_load(&own);
 }
 
-int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline)
+static inline int wait_as_task(struct flow__task *self, uint64_t epoch, enum flow__why why,
+                               flow_deadline deadline)
 {
-    if (flow__unlikely(flow__has(self, FLOW__IS_THREAD)))
-        return wait_as_thread(self, epoch, deadline);
-
     store_relaxed(&self->why, (uint8_t)why);
     /* Who has woken us on this very worker, while we published, found no timer to disarm. */
     if (deadline != FLOW_FOREVER && is_armed(load_relaxed(&self->wait), epoch)) {
@@ -205,6 +206,30 @@ int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow
     }
 }
 
+/* The ambient deadline ends it if it comes first. */
+static __attribute__((noinline)) int wait_within_limit(struct flow__task *self, uint64_t epoch,
+                                                       enum flow__why why, flow_deadline deadline)
+{
+    flow_deadline limit = flow__ambient_deadline(self);
+    int r = wait_as_task(self, epoch, why, limit < deadline ? limit : deadline);
+
+    return r == -ETIMEDOUT && limit < deadline ? -ECANCELED : r;
+}
+
+int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline)
+{
+    if (flow__likely(!flow__has(self, FLOW__IS_THREAD | FLOW__LIMITED)))
+        return wait_as_task(self, epoch, why, deadline);
+    if (flow__has(self, FLOW__IS_THREAD))
+        return wait_as_thread(self, epoch, deadline);
+    return wait_within_limit(self, epoch, why, deadline);
+}
+
+int flow__poll_failed(struct flow__task *self)
+{
+    return flow__must_leave(self) ? -ECANCELED : -ETIMEDOUT;
+}
+
 /* A roaming task may be taken by another worker the moment it is queued, so its
  * scheduler queues it, after the switch. */
 static __attribute__((noinline)) int yield_slowly(struct flow__task *self)
@@ -217,7 +242,7 @@ static __attribute__((noinline)) int yield_slowly(struct flow__task *self)
         leave_with_fp_environment(self);
     else
         flow__leave(self);
-    return flow__is_cancelled(self) ? -ECANCELED : 0;
+    return flow__must_leave(self) ? -ECANCELED : 0;
 }
 
 /* One frame deep: each return on a stack other than its call's is mispredicted, so the
@@ -232,7 +257,8 @@ int flow_yield(void)
     struct flow__worker *w = self->home;
     struct flow__ready *r = &w->ready;
 
-    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT) || flow__has_jobs(w)))
+    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__AMBIENT) ||
+                       flow__has_jobs(w)))
         return yield_slowly(self);
 
     /* Straight to the next one when the scheduler would do nothing else either. */
@@ -247,7 +273,7 @@ int flow_yield(void)
         flow__count(w, dispatches);
         flow__count(w, switches);
         flow__ready_push(r, self);
-        return flow__go(&self->strand, &next->strand, flow__is_cancelled(next) ? -ECANCELED : 0);
+        return flow__go(&self->strand, &next->strand, flow__heeds_cancel(next) ? -ECANCELED : 0);
     }
     flow__ready_push(r, self);
     return flow__leave(self);

@@ -78,11 +78,8 @@ static inline int wait_in(struct flow__task *self, struct flow__spin *lock, stru
                           flow_deadline deadline)
 {
     uint64_t epoch;
-    int r = -ETIMEDOUT;
+    int r = deadline == FLOW_NOW ? flow__poll_failed(self) : flow__arm(self, shielded, &epoch);
 
-    /* A cancelled task is told so even where it would not have waited. */
-    if (deadline != FLOW_NOW || (flow__is_cancelled(self) && !shielded))
-        r = flow__arm(self, shielded, &epoch);
     if (r) {
         flow__spin_unlock(lock);
         return r;

@@ -5,6 +5,8 @@
 #include "core/join.h"
 #include "core/worker.h"
 
+#include <flowcoro/cancel.h>
+
 #include <errno.h>
 
 #define FEW 32
@@ -101,7 +103,7 @@ static int await_any(struct flow__task *self, struct claims *c, flow_deadline de
         if (flow__has_finished(c->task[i]))
             return 0;
     if (deadline == FLOW_NOW)
-        return flow__is_cancelled(self) ? -ECANCELED : -ETIMEDOUT;
+        return flow__poll_failed(self);
     r = flow__arm(self, false, &epoch);
     if (r)
         return r;
@@ -135,7 +137,7 @@ static void end_losers(struct flow__task *self, struct claims *c)
 {
     for (size_t i = 0; i < c->n; i++)
         if (c->task[i])
-            flow__cancel_id(self->home, flow__id_of(c->task[i], load_relaxed(&c->task[i]->life)));
+            flow__cancel_block(self->home, c->task[i], FLOW_CANCEL_SIBLING);
     for (size_t i = 0; i < c->n; i++) {
         if (!c->task[i])
             continue;

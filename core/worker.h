@@ -315,13 +315,17 @@ uint64_t flow__live_tasks(void);
 /* ---- wait.c: suspending, always the caller's own task, or a foreign thread's stand-in ---- */
 
 /* Arms the next suspension: *epoch is what its wakers need. -EDEADLK within an RCU read-side
- * section. -ECANCELED if the task is cancelled, unless shielded: then cancellation neither prevents
- * nor ends it. */
+ * section. -ECANCELED if the task is cancelled and not within a shield, or its ambient deadline has
+ * passed. Shielded by the caller, neither prevents or ends it. */
 int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch);
 
 /* Takes an arming back that nobody has won. False if somebody has: then
  * flow__wait must be called and returns at once. */
 bool flow__disarm(struct flow__task *self, uint64_t epoch);
+
+/* Why a poll that has found nothing fails: -ECANCELED where it could not have waited, else
+ * -ETIMEDOUT. */
+int flow__poll_failed(struct flow__task *self);
 
 /* Suspends until the armed epoch is won: 0, -ETIMEDOUT or -ECANCELED. */
 int flow__wait(struct flow__task *self, uint64_t epoch, enum flow__why why, flow_deadline deadline);
@@ -382,10 +386,13 @@ static inline void flow__spend(struct flow__task *self, flow_deadline deadline)
 /* ---- join.c ---- */
 
 /* Cancels a block whose generation fits; -ESRCH otherwise. */
-int flow__cancel_id(struct flow__worker *w, uint64_t id);
+int flow__cancel_id(struct flow__worker *w, uint64_t id, int reason);
 
 /* Cancels whatever task the block is just now; for when all are to be cancelled. */
-void flow__cancel_block(struct flow__worker *w, struct flow__task *t);
+void flow__cancel_block(struct flow__worker *w, struct flow__task *t, int reason);
+
+/* The same in two steps: true if it waited, and must be given to flow__resume_won. */
+bool flow__claim_cancelled(struct flow__task *t, int reason);
 
 /* Gives the block back; the caller owns it exclusively. w: the caller's worker or NULL. */
 void flow__free_task(struct flow__worker *w, struct flow__task *t);

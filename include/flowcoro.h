@@ -7,6 +7,7 @@
 
 #include <flowcoro/base.h>
 #include <flowcoro/broadcast.h>
+#include <flowcoro/cancel.h>
 #include <flowcoro/channel.h>
 #include <flowcoro/container.h>
 #include <flowcoro/generator.h>
@@ -19,6 +20,7 @@
 #include <flowcoro/result.h>
 #include <flowcoro/runtime.h>
 #include <flowcoro/select.h>
+#include <flowcoro/scope.h>
 #include <flowcoro/stats.h>
 #include <flowcoro/sync.h>
 #include <flowcoro/task.h>

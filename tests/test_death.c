@@ -632,6 +632,73 @@ JUDGED(pthread_exit_in_a_coroutine_aborts_with_a_message)
     child_must_say(&end, "pthread_exit was called in a coroutine");
 }
 
+/* ---- what a coroutine leaves open ---- */
+
+static flow_result leave_scope_open(void *late)
+{
+    struct flow_scope scope;
+    struct flow_ambient shield;
+
+    REQUIRE_EQUAL(flow_scope_open(&scope, NULL), 0);
+    REQUIRE_EQUAL(flow_shield_begin(&shield), 0); /* the scope is not the innermost */
+    if (late)
+        flow_yield();
+    return flow_ok(NULL);
+}
+
+CHILD(scope_left_open)
+{
+    test_start();
+    flow_sync_wait(leave_scope_open, *arg ? (void *)leave_scope_open : NULL, NULL, FLOW_FOREVER);
+}
+
+JUDGED(an_open_scope_at_the_end_of_a_coroutine_stops_the_program)
+{
+    static struct child_end end;
+
+    for (int late = 0; late < 2; late++) {
+        child_run(&end, "scope_left_open", late ? "late" : "");
+        child_must_die(&end, SIGABRT);
+        child_must_say(&end, "ended with an open scope");
+    }
+}
+
+static flow_result leave_shield_open(void *arg)
+{
+    struct flow_ambient shield, limit;
+
+    REQUIRE_EQUAL(flow_deadline_ambient() == FLOW_FOREVER, true);
+    REQUIRE_EQUAL(flow_yield(), 0);
+    REQUIRE_EQUAL(flow_shield_begin(&shield), 0);
+    REQUIRE_EQUAL(flow_deadline_push(&limit, FLOW_NOW), 0);
+    return flow_ok(arg);
+}
+
+/* Twice, so that the second one has the first one's stack. */
+CHILD(shield_left_open)
+{
+    struct flow_options options = test_options();
+
+    options.workers = 1;
+    test_start_with(&options);
+    for (int i = 0; i < 2; i++)
+        REQUIRE_EQUAL(flow_sync_wait(leave_shield_open, NULL, NULL, FLOW_FOREVER), 0);
+    flow_stop(FLOW_FOREVER);
+}
+
+JUDGED(an_open_shield_stops_a_debug_build_only)
+{
+    static struct child_end end;
+
+    child_run(&end, "shield_left_open", "");
+#ifdef FLOW_DEBUG
+    child_must_die(&end, SIGABRT);
+    child_must_say(&end, "ended with an open shield");
+#else
+    child_must_exit(&end, 0);
+#endif
+}
+
 static flow_result say_who_runs_me(void *out)
 {
     *(pthread_t *)out = pthread_self();

@@ -6,8 +6,9 @@
  * whose task is gone gives -ESRCH and touches nothing. Every task is either
  * joined once or detached; its control block is kept until then.
  *
- * Cancellation is level-triggered: after flow_cancel every suspending call of
- * the task returns -ECANCELED until its function returns. */
+ * Cancellation is level-triggered: after flow_cancel every call in which the task would wait
+ * returns -ECANCELED until its function returns, except within a shield; see
+ * flowcoro/cancel.h. */
 #ifndef FLOWCORO_TASK_H
 #define FLOWCORO_TASK_H
 
