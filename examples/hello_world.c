@@ -42,8 +42,8 @@ struct outcome {
 
 struct mode {
     const char *name;
-    flow_fn body;           /* a coroutine mode's task; NULL for a rival */
-    bool now;               /* flow_spawn_now instead of flow_spawn */
+    flow_fn body;            /* a coroutine mode's task; NULL for a rival */
+    bool now;                /* flow_spawn_now instead of flow_spawn */
     bool must_be_dispatched; /* at least N dispatches, or the mode did not do what it says */
 };
 
