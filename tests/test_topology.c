@@ -437,8 +437,10 @@ static void spoil(char *text, size_t room, uint64_t *seed)
         text[at] = '\0';
         break;
     default:
-        if (2 * n < room)
-            memcpy(text + n, text, n + 1);
+        if (2 * n < room) {
+            memcpy(text + n, text, n);
+            text[2 * n] = '\0';
+        }
     }
 }
 
