@@ -203,7 +203,7 @@ void flow__end_rest(struct flow__worker *w)
 {
     struct flow__runtime *rt = &flow__runtime;
 
-    if (load_seq(&w->group->idle.state) != 0)
+    if (flow__idle_has_sentry(&w->group->idle))
         return;
     for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++)
         if (load_seq(&g->idle.state) == 0 && has_surplus(g))

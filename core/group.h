@@ -19,14 +19,17 @@
  * the call for help: a worker whose mates are all awake and none of them in search of work, asks
  * one sleeper of the nearest group that has one. Not at each push, but
  *   - when its flag goes up, unless the sentry there is watching already;
- *   - when it was the last of its group that rested, and something is queued in a group whose
- *     workers are all awake and busy: its own, or one that has relied on it;
+ *   - when it ends its rest and leaves its group without a sentry, and something is queued in a
+ *     group whose workers are all awake and busy: its own, or one that has relied on it;
  *   - at a poll, if the oldest task that it or its group has queued has waited too long.
  * The third makes it quick. The first two make it sure, also where all workers of a node block at
- * once and poll no more: if a group has its flags up and all its workers run tasks, then a sentry
- * watches, or no group has a sleeper. For who raises a flag (a full barrier) then reads the
- * state of its group, and who stops resting leaves the state (a full barrier) and then reads the
- * flags. This is also why a sentry (core/park.c) may sleep without end when every group sleeps. */
+ * once and poll no more: if a group has a flag up and all its workers run tasks, then a sentry of
+ * some group watches, or is being woken, or no group has a sleeper. For
+ *   - who raises a flag (a full barrier) then reads the state of its group, and who stops resting
+ *     leaves that state (a full barrier) and then reads the flags;
+ *   - who raises a flag then reads whether the nearest sentry is watching, and a sentry says that
+ *     it is not (a full barrier) before it reads the flags.
+ * This is also why a sentry (core/park.c) may sleep without end when every group sleeps. */
 #ifndef FLOW_CORE_GROUP_H
 #define FLOW_CORE_GROUP_H
 
@@ -61,8 +64,8 @@ void flow__call_for_help(struct flow__worker *w, struct flow__group *g, int64_t 
 /* The worker has pushed into its ring or LIFO slot while its flag was down. */
 void flow__raise_surplus(struct flow__worker *w);
 
-/* The worker has rested (slept or searched) and is about to run a task. If it was the last of its
- * group, it looks after those whose work nobody sees now. */
+/* The worker has rested (slept or searched) and is about to run a task. If its group has no sentry
+ * now, it looks after those whose work nobody sees. */
 void flow__end_rest(struct flow__worker *w);
 
 /* The worker looks whether its flag is true, and how long its oldest task waits. At a poll. */

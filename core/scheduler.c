@@ -262,6 +262,7 @@ static void stop_searching(struct flow__worker *w, bool found)
 static struct flow__task *find_work(struct flow__worker *w)
 {
     struct flow__task *t = NULL;
+    bool searched;
 
     store_relaxed(&w->current, NULL);
     flow__lower_surplus(w);
@@ -270,8 +271,9 @@ static struct flow__task *find_work(struct flow__worker *w)
         w->searching = w->n_victims > 0 && flow__idle_start_search(&w->group->idle);
     if (!t && w->searching)
         t = flow__search(w, next_local_polled);
+    searched = w->searching;
     stop_searching(w, t != NULL);
-    if (t && flow__runtime.n_groups > 1)
+    if (t && searched && flow__runtime.n_groups > 1)
         flow__end_rest(w);
     return t;
 }

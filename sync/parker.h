@@ -98,6 +98,11 @@ bool flow__idle_call(struct flow__idle *idle, struct flow__parker *parkers, size
 bool flow__idle_stand_sentry(struct flow__idle *idle, int worker);
 void flow__idle_end_sentry(struct flow__idle *idle);
 
+static inline bool flow__idle_has_sentry(struct flow__idle *idle)
+{
+    return load_seq(&idle->sentry) != 0;
+}
+
 /* Do all workers sleep? */
 static inline bool flow__idle_all_sleep(struct flow__idle *idle)
 {

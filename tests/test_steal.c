@@ -292,6 +292,41 @@ CASE(a_node_that_is_stuck_is_helped)
     rescue(&machine_sparse_ids, 2, 1, 0);
 }
 
+/* Two nodes of two workers. Node 0 is stuck, and relies on the sentry of node 1 that watches; that one
+ * is called away and kept too. So its mate, which sleeps without end, must be asked. */
+static flow_result spawn_and_call_the_sentry_away(void *unused)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+    int sentry;
+
+    for (int i = 0; i < 10; i++)
+        EXPECT_EQ(flow_spawn(NULL, work, (void *)50), 0);
+    sentry = load_seq(&rt->groups[1].idle.sentry) - 1;
+    if (sentry >= 0) {
+        o.worker = 2 + sentry;
+        o.flags = FLOW_PINNED;
+        EXPECT_EQ(flow_spawn_with(NULL, &o, hold, NULL), 0);
+    }
+    while (load_seq(&tally.ran) < 10)
+        sched_yield();
+    store_relaxed(&tally.go, true);
+    return flow_ok(unused);
+}
+
+CASE(a_sentry_that_is_called_away_is_replaced)
+{
+    start_on(&machine_four_nodes, 4);
+    REQUIRE_EQUAL(rt->n_groups, 2);
+    for (int round = 0; round < 60; round++) {
+        tally_begin();
+        test_nap(round % 4 == 3 ? FLOW_MS(60) : round % 16 * FLOW_MS(1));
+        spawn_at(1, FLOW_PINNED, hold, NULL);
+        spawn_at(0, FLOW_PINNED, spawn_and_call_the_sentry_away, NULL);
+        REQUIRE(test_wait_until_empty());
+    }
+    stop();
+}
+
 /* The same for what foreign threads queue there. */
 CASE(what_threads_spawn_does_not_wait_for_a_stuck_node)
 {
