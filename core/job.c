@@ -17,6 +17,8 @@
  *
  * A thief asks by setting `asked`, in a line that it and the owner otherwise only read; the owner
  * looks at it in each fork, and shows as many of its oldest jobs as there are idle workers, and one.
+ * What it takes back itself has been shown for nothing, and showing and taking back cost some
+ * twenty forks: then it waits to be asked again, which a thief does that looks or goes to sleep.
  *
  * The lost-wake-up argument. A sleeper announces itself, then looks at the deque, then
  * sets `asked` or sees that it is set. The owner clears `asked`, then reads who is idle; and it
@@ -385,6 +387,8 @@ static bool take_back(struct flow__worker *w, struct flow_job *job)
         hide(jobs, newest);
         if (newest == job) {
             unlink_job(jobs, job);
+            /* An offer that nobody took: not again before somebody asks again. */
+            store_relaxed(asked_of(jobs), 0);
             break;
         }
     }
