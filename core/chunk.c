@@ -12,6 +12,8 @@
 
 flow__atomic(struct flow__chunk_leaf *) flow__chunk_top[1 << FLOW__CHUNK_TOP_BITS];
 
+struct flow__chunk flow__no_chunk;
+
 /* The first description's place in a slab holds the link to the next slab. */
 struct slab {
     struct slab *next;

@@ -68,6 +68,9 @@ struct flow__chunk_leaf {
 extern flow__atomic(struct flow__chunk_leaf *) flow__chunk_top[1 << FLOW__CHUNK_TOP_BITS]
     __attribute__((visibility("hidden")));
 
+/* Has no blocks; for who wants no NULL. */
+extern struct flow__chunk flow__no_chunk __attribute__((visibility("hidden")));
+
 /* A pool begins or ends to exist; with the last one the map and the descriptions go. */
 void flow__chunks_open(void);
 void flow__chunks_close(void);

@@ -100,15 +100,20 @@ void *flow__depot_take_one_locked(struct flow_pool *pool, struct flow__depot *d)
 void flow__depot_give(struct flow_pool *pool, struct flow__depot *d, void *const *blocks,
                       uint32_t n)
 {
+    struct flow__chunk *c = &flow__no_chunk;
+
     flow__lock(&d->lock);
     for (uint32_t i = 0; i < n; i++) {
-        struct flow__chunk *c = flow__chunk_at(blocks[i]);
-        uint32_t number = (uint32_t)flow__block_number(c, &pool->cut, blocks[i]);
+        uint64_t number = flow__block_number(c, &pool->cut, blocks[i]);
 
+        if (number >= c->n_blocks) { /* another chunk than the last one's */
+            c = flow__chunk_at(blocks[i]);
+            number = flow__block_number(c, &pool->cut, blocks[i]);
+        }
         flow__assert(number < load_relaxed(&c->bound) && c->node == d->node);
-        if (free_of(c) == 0)
+        if (flow__unlikely(free_of(c) == 0))
             list_as_ready(d, c);
-        c->free_index[c->n_indexed++] = number;
+        c->free_index[c->n_indexed++] = (uint32_t)number;
     }
     count_free(d, n);
     flow__unlock(&d->lock);
@@ -209,9 +214,10 @@ int flow__depot_make_blocks(struct flow_pool *pool, struct flow__depot *d, uint6
     return 0;
 }
 
-struct flow__chunk *flow__depot_take_empty(struct flow_pool *pool, struct flow__depot *d)
+struct flow__chunk *flow__depot_take_empty(struct flow_pool *pool, struct flow__depot *d,
+                                           struct flow__chunk *empty)
 {
-    struct flow__chunk *empty = NULL, **at = &d->chunks;
+    struct flow__chunk **at = &d->chunks;
 
     flow__lock(&d->lock);
     while (*at) {

@@ -43,21 +43,26 @@ void flow__give_away_home(struct flow_pool *pool, struct flow__magazine *m)
 
 void flow__give_slots_home(struct flow_pool *pool, struct flow__magazine *m, uint32_t keep)
 {
+    struct flow__depot *home = flow__depot_of(pool, load_relaxed(&m->node));
     uint32_t n = load_relaxed(&m->n) - keep;
+    void *last = load_relaxed(&m->last);
 
     if (n > 0)
-        flow__depot_give(pool, flow__depot_of(pool, load_relaxed(&m->node)), m->slot, n);
+        flow__depot_give(pool, home, m->slot, n);
     memmove(m->slot, m->slot + n, keep * sizeof *m->slot);
     store_relaxed(&m->n, keep);
+    if (keep > 0 || !last)
+        return;
+    flow__depot_give(pool, home, &last, 1);
+    store_relaxed(&m->last, NULL);
 }
 
 /* ---- closing and opening; under the pool's lock ---- */
 
 static void open_magazine(struct flow__magazine *m)
 {
-    /* [POOL-8] release: pairs with [POOL-7] and the fast paths' look at floor and limit. */
-    store_release(&m->limit, m->capacity);
-    store_release(&m->floor, 0);
+    /* [POOL-8] release: pairs with [POOL-7]. */
+    store_release(&m->closed, 0);
 }
 
 void flow__magazines_open(struct flow_pool *pool)
@@ -89,10 +94,8 @@ bool flow__magazines_close(struct flow_pool *pool)
     for (uint32_t i = 0; i < load_relaxed(&pool->n_magazines); i++) {
         struct flow__magazine *m = load_relaxed(&pool->magazine[i]);
 
-        if (m) {
-            store_relaxed(&m->limit, 0);
-            store_relaxed(&m->floor, UINT32_MAX);
-        }
+        if (m)
+            store_relaxed(&m->closed, 1);
     }
     /* [POOL-4] a full barrier in every thread: pairs with [POOL-3]. */
     if (flow__sys.barrier()) {
@@ -106,6 +109,7 @@ bool flow__magazines_close(struct flow_pool *pool)
             wait_for_owner(m);
             flow__give_slots_home(pool, m, 0);
             flow__give_away_home(pool, m);
+            m->chunk = &flow__no_chunk; /* flow_pool_shrink may take it away */
         }
     }
     store_relaxed(&pool->closed, true);
@@ -156,8 +160,7 @@ static uint32_t capacity_for(const struct flow_pool *pool)
     return most > FLOW__MAGAZINE ? FLOW__MAGAZINE : (uint32_t)most;
 }
 
-struct flow__magazine *flow__magazine_make(struct flow_pool *pool, struct flow__worker *w,
-                                           int node)
+struct flow__magazine *flow__magazine_make(struct flow_pool *pool, int node)
 {
     uint32_t capacity = pool->magazines_work ? capacity_for(pool) : 0;
     struct flow__magazine *m;
@@ -172,15 +175,13 @@ struct flow__magazine *flow__magazine_make(struct flow_pool *pool, struct flow__
                                   ~(uintptr_t)(FLOW__CACHE_LINE - 1));
     m->allocation = p;
     m->capacity = capacity;
+    m->chunk = &flow__no_chunk;
     store_relaxed(&m->node, node);
     flow__lock(&pool->lock);
-    if (load_relaxed(&pool->closed))
-        store_relaxed(&m->floor, UINT32_MAX);
-    else
-        open_magazine(m);
-    store_release(&pool->magazine[w->index], m); /* [POOL-2] also for stats */
-    if (load_relaxed(&pool->n_magazines) <= (uint32_t)w->index)
-        store_relaxed(&pool->n_magazines, (uint32_t)w->index + 1);
+    store_relaxed(&m->closed, load_relaxed(&pool->closed));
+    store_release(&pool->magazine[flow__owned_seat], m); /* [POOL-2] also for stats */
+    if (load_relaxed(&pool->n_magazines) <= (uint32_t)flow__owned_seat)
+        store_relaxed(&pool->n_magazines, (uint32_t)flow__owned_seat + 1);
     flow__unlock(&pool->lock);
     return m;
 }
@@ -194,4 +195,5 @@ void flow__magazine_move(struct flow_pool *pool, struct flow__magazine *m, int n
     fetch_add_relaxed(&old->remote_frees, load_relaxed(&m->remote_frees));
     store_relaxed(&m->remote_frees, 0);
     store_relaxed(&m->node, node);
+    m->chunk = &flow__no_chunk;
 }

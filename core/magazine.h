@@ -9,45 +9,42 @@
 
 /* ---- the owner ---- */
 
-/* The magazine of the worker that runs this thread, if it has one. */
+/* The magazine of the worker that runs this thread, or NULL. */
 static inline struct flow__magazine *flow__magazine_own(struct flow_pool *pool)
 {
-    struct flow__worker *w = flow__owned_worker;
-
-    return flow__likely(w != NULL) ? load_relaxed(&pool->magazine[w->index]) : NULL;
+    return load_relaxed(&pool->magazine[flow__owned_seat]);
 }
 
-/* After this the owner looks whether the magazine is open. */
-static inline void flow__magazine_begin(struct flow__magazine *m)
-{
-    flow__assert(load_relaxed(&m->busy) == 0);
-    store_relaxed(&m->busy, 1);
-    /* [POOL-3] no more than order for the compiler: pairs with [POOL-4], where membarrier makes
-     * a full barrier of it, between this store and the loads of floor and limit. */
-    compiler_barrier();
-}
-
-static inline void flow__magazine_end(struct flow__magazine *m)
+static inline void flow__magazine_leave(struct flow__magazine *m)
 {
     /* [POOL-5] release: pairs with [POOL-6]; what the owner did to the magazine is visible. */
     store_release(&m->busy, 0);
 }
 
-/* flow__magazine_begin, and true if it is open. */
+/* True: it is open, and the caller's, who owns it, until flow__magazine_leave. */
 static inline bool flow__magazine_enter(struct flow__magazine *m)
 {
-    flow__magazine_begin(m);
-    /* [POOL-7] acquire: pairs with [POOL-8]. */
-    if (load_acquire(&m->floor) != UINT32_MAX)
+    flow__assert(load_relaxed(&m->busy) == 0);
+    store_relaxed(&m->busy, 1);
+    /* [POOL-3] no more than order for the compiler: pairs with [POOL-4], where membarrier makes
+     * a full barrier of it, between this store and the load of closed. */
+    compiler_barrier();
+    /* [POOL-7] acquire: pairs with [POOL-8]; what was done to it while it was closed is visible. */
+    if (flow__likely(!load_acquire(&m->closed)))
         return true;
-    flow__magazine_end(m);
+    flow__magazine_leave(m);
     return false;
 }
 
-/* Makes the worker's magazine. NULL: it is to have none, or there is no memory. The node's depot
- * exists. */
-struct flow__magazine *flow__magazine_make(struct flow_pool *pool, struct flow__worker *w,
-                                           int node);
+/* Blocks of its node. */
+static inline uint32_t flow__magazine_count(const struct flow__magazine *m)
+{
+    return load_relaxed(&m->n) + (load_relaxed(&m->last) != NULL);
+}
+
+/* Makes the calling worker's magazine. NULL: it is to have none, or there is no memory. The node's
+ * depot exists. */
+struct flow__magazine *flow__magazine_make(struct flow_pool *pool, int node);
 
 /* For a worker that sits on another node than in the runtime before. While entered. */
 void flow__magazine_move(struct flow_pool *pool, struct flow__magazine *m, int node);

@@ -33,21 +33,24 @@ static inline void *hand_out(struct flow_pool *pool, void *block)
 
 /* ---- misuse ---- */
 
-/* Why a block cannot be freed: 0, -EINVAL or -EALREADY. */
-static int look(struct flow_pool *pool, const struct flow__chunk *c, const void *block)
+/* Why a block of this chunk cannot be freed: 0, -EINVAL or -EALREADY. */
+static inline int look_inside(struct flow_pool *pool, const struct flow__chunk *c, const void *block)
 {
-    uint64_t number;
+    uint64_t number = flow__block_number(c, &pool->cut, block);
 
-    if (!c || load_relaxed(&c->pool) != pool)
-        return -EINVAL;
-    number = flow__block_number(c, &pool->cut, block);
-    if (number >= load_relaxed(&c->bound))
+    if (flow__unlikely(number >= load_relaxed(&c->bound)))
         return -EINVAL;
 #ifdef FLOW_DEBUG
     if (!c->in_use[number])
         return -EALREADY;
 #endif
-    return flow__block_is_marked(&pool->cut, block) ? -EALREADY : 0;
+    return flow__unlikely(flow__block_is_marked(&pool->cut, block)) ? -EALREADY : 0;
+}
+
+/* The same for any pointer. */
+static int look(struct flow_pool *pool, const struct flow__chunk *c, const void *block)
+{
+    return c && load_relaxed(&c->pool) == pool ? look_inside(pool, c, block) : -EINVAL;
 }
 
 int flow__pool_look(flow_pool *pool, const void *block)
@@ -76,11 +79,6 @@ __attribute__((cold, noinline)) int flow__pool_refuse(flow_pool *pool, const voi
 #endif
     (void)pool, (void)block, (void)describe;
     return error;
-}
-
-static __attribute__((cold, noinline)) int not_freed(flow_pool *pool, const void *block)
-{
-    return block ? flow__pool_refuse(pool, block, flow__pool_look(pool, block)) : 0;
 }
 
 /* ---- finding free blocks ---- */
@@ -157,15 +155,33 @@ static void *take_directly(struct flow_pool *pool, struct flow__depot *d)
     return fetch(pool, d, &block, 1) || steal(pool, d, &block, 1) ? block : NULL;
 }
 
+/* What a magazine has itself, or NULL. */
+static inline void *take_from(struct flow__magazine *m)
+{
+    void *block = load_relaxed(&m->last);
+    uint32_t n;
+
+    if (flow__likely(block != NULL)) {
+        store_relaxed(&m->last, NULL);
+        return block;
+    }
+    n = load_relaxed(&m->n);
+    if (flow__unlikely(n == 0))
+        return NULL;
+    store_relaxed(&m->n, n - 1);
+    return m->slot[n - 1];
+}
+
 /* Fills the magazine and takes one block. Blocks of another node are kept apart, since a
  * slot's block goes home to the magazine's node. While entered. */
 static void *refill(struct flow_pool *pool, struct flow__magazine *m, struct flow__depot *d)
 {
-    uint32_t n = load_relaxed(&m->n), n_away;
-    void *stolen[FLOW__MAGAZINE];
+    void *stolen[FLOW__MAGAZINE], *own = take_from(m);
+    uint32_t n, n_away;
 
-    if (n == 0) /* else it was only closed for a moment */
-        n = fetch(pool, d, m->slot, (m->capacity + 1) / 2);
+    if (own) /* it was only closed for a moment */
+        return own;
+    n = fetch(pool, d, m->slot, (m->capacity + 1) / 2);
     if (n > 0) {
         store_relaxed(&m->n, n - 1);
         return m->slot[n - 1];
@@ -249,22 +265,21 @@ static __attribute__((cold)) void *last_resort(struct flow_pool *pool, struct fl
 
 static __attribute__((noinline)) void *alloc_slowly(struct flow_pool *pool)
 {
-    struct flow__worker *w = flow__owned_worker;
-    struct flow__magazine *m = flow__magazine_own(pool);
     struct flow__depot *d = flow__depot_of(pool, home_node(pool));
+    struct flow__magazine *m = flow__magazine_own(pool);
     void *block;
 
     if (!d)
         return NULL;
     if (flow__unlikely(load_relaxed(&pool->closed)))
         flow__magazines_reopen(pool);
-    if (w && !m)
-        m = flow__magazine_make(pool, w, d->node);
+    if (flow__owned_worker && !m)
+        m = flow__magazine_make(pool, d->node);
     if (m && flow__magazine_enter(m)) {
         if (flow__unlikely(load_relaxed(&m->node) != d->node))
             flow__magazine_move(pool, m, d->node);
         block = refill(pool, m, d);
-        flow__magazine_end(m);
+        flow__magazine_leave(m);
     } else {
         block = take_directly(pool, d);
     }
@@ -273,101 +288,137 @@ static __attribute__((noinline)) void *alloc_slowly(struct flow_pool *pool)
     return block ? hand_out(pool, block) : NULL;
 }
 
-void *flow_pool_alloc(flow_pool *pool)
+__attribute__((noinline)) void *flow_pool_alloc(flow_pool *pool)
 {
     struct flow__magazine *m = flow__magazine_own(pool);
 
-    if (flow__likely(m != NULL)) {
-        uint32_t floor, n;
+    if (flow__likely(m && flow__magazine_enter(m))) {
+        void *block = take_from(m);
 
-        flow__magazine_begin(m);
-        floor = load_acquire(&m->floor); /* [POOL-7] */
-        n = load_relaxed(&m->n);
-        if (flow__likely(n > floor)) {
-            void *block = m->slot[n - 1];
-
-            store_relaxed(&m->n, n - 1);
-            flow__magazine_end(m);
+        flow__magazine_leave(m);
+        if (flow__likely(block != NULL))
             return hand_out(pool, block);
-        }
-        flow__magazine_end(m);
     }
     return alloc_slowly(pool);
 }
 
 /* ---- giving back ---- */
 
-/* Puts a block into an entered magazine that may be full. */
-static void put(struct flow_pool *pool, struct flow__magazine *m, int node, void *block)
+/* Puts a block of its node into a magazine. False: it is full. */
+static inline bool put_into(struct flow__magazine *m, void *block)
 {
-    uint32_t n = load_relaxed(&m->n), n_away = load_relaxed(&m->n_away);
+    void *before = load_relaxed(&m->last);
 
-    if (node == load_relaxed(&m->node)) {
-        if (n == m->capacity) {
-            flow__give_slots_home(pool, m, m->capacity / 2);
-            n = load_relaxed(&m->n);
-        }
-        m->slot[n] = block;
+    if (flow__unlikely(before != NULL)) {
+        uint32_t n = load_relaxed(&m->n);
+
+        if (flow__unlikely(n == m->capacity))
+            return false;
+        m->slot[n] = before;
         store_relaxed(&m->n, n + 1);
-        return;
     }
-    if (n_away == m->capacity) {
+    store_relaxed(&m->last, block);
+    return true;
+}
+
+static void make_room(struct flow_pool *pool, struct flow__magazine *m)
+{
+    flow__give_slots_home(pool, m, m->capacity / 2);
+}
+
+static void put_away(struct flow_pool *pool, struct flow__magazine *m, void *block)
+{
+    uint32_t n = load_relaxed(&m->n_away);
+
+    if (n == m->capacity) {
         flow__give_away_home(pool, m);
-        n_away = 0;
+        n = 0;
     }
-    store_relaxed(&m->away[n_away], block);
-    store_relaxed(&m->n_away, n_away + 1);
+    store_relaxed(&m->away[n], block);
+    store_relaxed(&m->n_away, n + 1);
     count_up(&m->remote_frees, 1);
 }
 
-static __attribute__((noinline)) int free_slowly(struct flow_pool *pool, struct flow__chunk *c,
-                                                 void *block)
+/* Into an open magazine, wherever the block is from. */
+static void put(struct flow_pool *pool, struct flow__magazine *m, struct flow__chunk *c, void *block)
 {
-    struct flow__worker *w = flow__owned_worker;
-    struct flow__magazine *m = flow__magazine_own(pool);
-    struct flow__depot *d = w ? flow__depot_of(pool, home_node(pool)) : NULL;
-    int node = c->node; /* the chunk may go as soon as the block is free */
-
-    if (d && !m)
-        m = flow__magazine_make(pool, w, d->node);
-    if (m && flow__magazine_enter(m)) {
-        if (flow__unlikely(d && load_relaxed(&m->node) != d->node))
-            flow__magazine_move(pool, m, d->node);
-        put(pool, m, node, block);
-        flow__magazine_end(m);
-        return 0;
+    if (c->node != load_relaxed(&m->node)) {
+        put_away(pool, m, block);
+        return;
     }
+    /* In the chunk with the most blocks the next one will likely lie too. */
+    if (c->n_blocks > m->chunk->n_blocks)
+        m->chunk = c;
+    if (put_into(m, block))
+        return;
+    make_room(pool, m);
+    put_into(m, block);
+}
+
+static void give_directly(struct flow_pool *pool, int node, void *block)
+{
+    struct flow__depot *home = flow__owned_worker ? flow__depot_of(pool, home_node(pool)) : NULL;
+
     flow__depot_give(pool, flow__depot_of(pool, node), &block, 1);
-    if (d && d->node != node)
-        fetch_add_relaxed(&d->remote_frees, 1);
+    if (home && home->node != node)
+        fetch_add_relaxed(&home->remote_frees, 1);
     if (flow__unlikely(load_relaxed(&pool->closed)))
         flow__magazines_reopen(pool);
+}
+
+/* With its chunk looked up on the map. */
+static __attribute__((noinline)) int free_by_map(struct flow_pool *pool, void *block)
+{
+    struct flow__chunk *c = flow__chunk_at(block);
+    struct flow__magazine *m = flow__magazine_own(pool);
+    int r = look(pool, c, block), node;
+
+    if (flow__unlikely(r))
+        return block ? flow__pool_refuse(pool, block, r) : 0;
+    node = c->node; /* the chunk may go as soon as the block is free */
+    note_use(pool, c, block, false);
+    flow__block_shut(&pool->cut, block);
+    if (flow__unlikely(flow__owned_worker && !m) && flow__depot_of(pool, home_node(pool)))
+        m = flow__magazine_make(pool, home_node(pool));
+    if (flow__likely(m && flow__magazine_enter(m))) {
+        if (flow__unlikely(load_relaxed(&m->node) != home_node(pool)))
+            flow__magazine_move(pool, m, home_node(pool));
+        put(pool, m, c, block);
+        flow__magazine_leave(m);
+    } else {
+        give_directly(pool, node, block);
+    }
     return 0;
 }
 
-int flow_pool_free(flow_pool *pool, void *block)
+/* Into an open magazine, which it leaves; apart, so that the quick way needs no stack frame. */
+static __attribute__((noinline)) int free_into_full(struct flow_pool *pool,
+                                                    struct flow__magazine *m, void *block)
 {
-    struct flow__chunk *c = flow__chunk_at(block);
-    struct flow__magazine *m;
+    make_room(pool, m);
+    put_into(m, block);
+    flow__magazine_leave(m);
+    return 0;
+}
 
-    if (flow__unlikely(look(pool, c, block)))
-        return not_freed(pool, block);
-    note_use(pool, c, block, false);
-    flow__block_shut(&pool->cut, block);
-    m = flow__magazine_own(pool);
-    if (flow__likely(m != NULL)) {
-        uint32_t limit, n;
+/* The quick way is for blocks of the chunk that the magazine remembers: it is ours, of this node,
+ * and what its number tells needs no look at the map. */
+__attribute__((noinline)) int flow_pool_free(flow_pool *pool, void *block)
+{
+    struct flow__magazine *m = flow__magazine_own(pool);
 
-        flow__magazine_begin(m);
-        limit = load_acquire(&m->limit); /* [POOL-7] */
-        n = load_relaxed(&m->n);
-        if (flow__likely(n < limit && load_relaxed(&m->node) == c->node)) {
-            m->slot[n] = block;
-            store_relaxed(&m->n, n + 1);
-            flow__magazine_end(m);
+    if (flow__likely(m && flow__magazine_enter(m))) {
+        struct flow__chunk *c = m->chunk;
+
+        if (flow__likely(!look_inside(pool, c, block))) {
+            note_use(pool, c, block, false);
+            flow__block_shut(&pool->cut, block);
+            if (flow__unlikely(!put_into(m, block)))
+                return free_into_full(pool, m, block);
+            flow__magazine_leave(m);
             return 0;
         }
-        flow__magazine_end(m);
+        flow__magazine_leave(m);
     }
-    return free_slowly(pool, c, block);
+    return free_by_map(pool, block);
 }

@@ -2,23 +2,22 @@
  *
  * Pools of blocks: the parts, and who may touch which.
  *
- *   magazine   free blocks of one worker: `slot` of its own node, `away` of others. A worker
- *              finds its own by its index; what is left in it after flow_stop belongs to the same
- *              index next time.
+ *   magazine   free blocks of one worker: `last` and `slot` of its own node, `away` of others. A
+ *              worker finds its own by its index; what is left in it after flow_stop belongs to the
+ *              same index next time.
  *   depot      a node's chunks, and by them its free blocks
  *   pool       a table of magazines, one of depots
  *
  * Invariants, at any moment at which nobody is inside a call:
  *   used + free == total                                     (of the pool, and of each node)
- *   free of a node == free in its depot + in the slots of its workers' magazines
+ *   free of a node == free in its depot + in last and slot of its workers' magazines
  *                     + in anybody's away that are of this node
  *   total <= max_blocks, if that is not 0
  *
  * A magazine is its owner's alone as long as it is open. The owner's every use lies between
- * busy = 1 and busy = 0, and looks in between whether the magazine is open: `floor` and `limit`
- * tell, by values with which no fast path succeeds. To close it, another thread sets these two, has
- * every thread of the process pass a barrier (membarrier), and waits until busy is 0: either the owner
- * was seen busy, or it will see the magazine closed. So the owner pays for two plain stores, and
+ * busy = 1 and busy = 0, and looks in between whether the magazine is closed. To close it, another
+ * thread sets `closed`, has every thread of the process pass a barrier (membarrier), and waits until
+ * busy is 0: either the owner was seen busy, or it will see the magazine closed. So the owner pays for two plain stores, and
  * no atomic operation. Closed magazines are empty, all closed or none: then blocks go to and from
  * the depots one at a time. Where membarrier is refused there are no magazines.
  *
@@ -47,15 +46,18 @@
 struct flow__magazine {
     /* Written by the owner; read by who closes. */
     flow__atomic(uint32_t) busy;
-    /* While open written by the owner, while closed by who holds the pool's lock; read by anyone. */
+    flow__atomic(uint32_t) closed; /* written under the pool's lock */
+    uint32_t capacity;             /* constant */
+
+    /* While open written by the owner, while closed by who holds the pool's lock; the atomic ones
+     * read by anyone. */
+    flow__atomic(void *) last; /* freed last: to take it again need not wait for a count in memory */
     flow__atomic(uint32_t) n, n_away;
-    /* 0 and capacity while open; UINT32_MAX and 0 while closed. Written under the pool's lock. */
-    flow__atomic(uint32_t) floor, limit;
-    uint32_t capacity; /* constant */
-    flow__atomic(int) node; /* of the blocks in slot; written as n is */
-    flow__atomic(uint64_t) remote_frees; /* by the owner; those of former nodes are in the depots */
+    flow__atomic(int) node;    /* of `last` and of the blocks in slot */
+    struct flow__chunk *chunk; /* one of that node in which many blocks lie, or flow__no_chunk */
     void *slot[FLOW__MAGAZINE];
-    flow__atomic(void *) away[FLOW__MAGAZINE]; /* written as n is, read by anyone */
+    flow__atomic(void *) away[FLOW__MAGAZINE];
+    flow__atomic(uint64_t) remote_frees; /* by the owner; those of former nodes are in the depots */
     void *allocation;
 };
 
@@ -72,8 +74,13 @@ struct flow__depot {
 };
 
 struct flow_pool {
+    /* The tables: entries are written once, under lock, and read by anyone. Pages that no entry is
+     * in are never touched. The first by flow__owned_seat, a worker's index + 1: nobody's is NULL. */
+    flow__atomic(struct flow__magazine *) magazine[FLOW__MAX_WORKERS + 1];
+    flow__atomic(struct flow__depot *) depot[FLOW__POOL_NODES];
+
     /* Constant. */
-    struct flow__cut cut;
+    flow__cache_aligned struct flow__cut cut;
     int node; /* of all blocks, or -1 */
     bool magazines_work;
     size_t initial_blocks, max_blocks;
@@ -90,11 +97,6 @@ struct flow_pool {
     /* Entries of the tables from here on are NULL; written under lock. */
     flow__atomic(uint32_t) n_magazines;
     flow__atomic(int) n_depots;
-
-    /* Written once each, under lock; read by anyone. Pages of the tables that no entry is in
-     * are never touched. */
-    flow__cache_aligned flow__atomic(struct flow__magazine *) magazine[FLOW__MAX_WORKERS];
-    flow__atomic(struct flow__depot *) depot[FLOW__POOL_NODES];
 };
 
 /* As flow_pool_create, with a retire hook. */
@@ -130,7 +132,8 @@ void flow__depot_give(struct flow_pool *pool, struct flow__depot *d, void *const
 int flow__depot_grow(struct flow_pool *pool, struct flow__depot *d);
 int flow__depot_make_blocks(struct flow_pool *pool, struct flow__depot *d, uint64_t n);
 
-/* Takes out the chunks that hold no used block, as a list by next_of_all. */
-struct flow__chunk *flow__depot_take_empty(struct flow_pool *pool, struct flow__depot *d);
+/* Takes out the chunks that hold no used block, and puts them before a list by next_of_all. */
+struct flow__chunk *flow__depot_take_empty(struct flow_pool *pool, struct flow__depot *d,
+                                           struct flow__chunk *list);
 
 #endif

@@ -126,7 +126,7 @@ static uint64_t away_of(const struct flow__magazine *m, int node)
 static void add_magazine(const struct flow__magazine *m, int node, struct flow_pool_stats *stats)
 {
     if (node < 0 || node == load_relaxed(&m->node)) {
-        stats->free_blocks += load_relaxed(&m->n);
+        stats->free_blocks += flow__magazine_count(m);
         stats->remote_frees += load_relaxed(&m->remote_frees);
     }
     stats->free_blocks += node < 0 ? load_relaxed(&m->n_away) : away_of(m, node);
@@ -253,27 +253,34 @@ static int unmake_chunks(struct flow_pool *pool, struct flow__chunk *c)
     return n;
 }
 
+/* Under the pool's lock, with the magazines closed: an open one might remember such a chunk. */
+static struct flow__chunk *take_empty_chunks(struct flow_pool *pool)
+{
+    struct flow__chunk *empty = NULL;
+
+    for (int i = 0; i < load_relaxed(&pool->n_depots); i++) {
+        struct flow__depot *d = load_relaxed(&pool->depot[i]);
+
+        if (d)
+            empty = flow__depot_take_empty(pool, d, empty);
+    }
+    return empty;
+}
+
 int flow_pool_shrink(flow_pool *pool)
 {
-    int n_depots, n = 0;
+    struct flow__chunk *empty = NULL;
     bool were_closed;
 
     flow__lock(&pool->lock);
     were_closed = load_relaxed(&pool->closed);
-    flow__magazines_close(pool);
-    n_depots = load_relaxed(&pool->n_depots);
-    flow__unlock(&pool->lock);
-    for (int i = 0; i < n_depots; i++) {
-        struct flow__depot *d = load_acquire(&pool->depot[i]); /* [POOL-1] */
-
-        if (d)
-            n += unmake_chunks(pool, flow__depot_take_empty(pool, d));
+    if (flow__magazines_close(pool)) {
+        empty = take_empty_chunks(pool);
+        if (!were_closed)
+            flow__magazines_open(pool);
     }
-    flow__lock(&pool->lock);
-    if (!were_closed)
-        flow__magazines_open(pool);
     flow__unlock(&pool->lock);
-    return n;
+    return unmake_chunks(pool, empty);
 }
 
 static void empty_magazines(struct flow_pool *pool)

@@ -42,7 +42,7 @@ int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_
     struct flow__jobs aside;
     int64_t n;
 
-    flow__owned_worker = w;
+    flow__own_worker(w);
     flow__jobs_open(w, &aside);
     flow__fp_save(&w->fp);
     flow__fatal_stack_open(&w->signal_stack);
@@ -52,7 +52,7 @@ int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_
     n = flow__worker_drive(w, deadline, for_stop);
     flow__jobs_close(&aside);
     flow__fatal_stack_close(&w->signal_stack);
-    flow__owned_worker = NULL;
+    flow__own_worker(NULL);
     return n > INT32_MAX ? INT32_MAX : (int)n;
 }
 

@@ -29,6 +29,7 @@
 #define START_STREAK         16
 
 __thread struct flow__worker *flow__owned_worker;
+__thread size_t flow__owned_seat;
 
 /* ---- a worker's memory ---- */
 
@@ -307,7 +308,7 @@ void *flow__worker_main(void *worker)
 {
     struct flow__worker *w = worker;
 
-    flow__owned_worker = w;
+    flow__own_worker(w);
     flow__thread_begin(w);
     flow__fp_save(&w->fp);
 #ifdef FLOW__TSAN
@@ -320,7 +321,7 @@ void *flow__worker_main(void *worker)
     run_until_end(w);
     flow__reclaim_unregister();
     flow__thread_end(w);
-    flow__owned_worker = NULL;
+    flow__own_worker(NULL);
     fetch_add_seq(&flow__runtime.threads_left, 1);
     flow__tell_quiet();
     return NULL;

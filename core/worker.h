@@ -207,6 +207,15 @@ extern struct flow__runtime flow__runtime __attribute__((visibility("hidden")));
  */
 extern __thread struct flow__worker *flow__owned_worker __attribute__((visibility("hidden")));
 
+/* Its index + 1, or 0: for tables by worker that have an entry for nobody. */
+extern __thread size_t flow__owned_seat __attribute__((visibility("hidden")));
+
+static inline void flow__own_worker(struct flow__worker *w)
+{
+    flow__owned_worker = w;
+    flow__owned_seat = w ? (size_t)w->index + 1 : 0;
+}
+
 /* ---- counters ---- */
 
 #define flow__count(w, field)      count_up(&(w)->stats.field, 1)
