@@ -38,19 +38,32 @@ cat "$tmp"/text* "$tmp/one_word" >"$tmp/all"
 same 'sort_lines sorts as sort' "$(sort "$tmp/all" | cksum)" "$(run "$programs/sort_lines" "$tmp/all" | cksum)"
 same 'sort_lines of nothing' '' "$(run "$programs/sort_lines" "$tmp/empty")"
 
+# --- crawl against find ---------------------------------------------------------------------
+
+mkdir -p "$tmp"/tree/{a,b,c}/{1,2,3,4}/{x,y}/deep/deeper
+touch "$tmp"/tree/{a,b,c}/{1,2,3,4}/{x,y}/{file,other}
+same 'crawl counts as find' "$(find "$tmp/tree" -type d | wc -l) folders, $(find "$tmp/tree" -mindepth 1 | wc -l) entries" \
+    "$(run "$programs/crawl" "$tmp/tree" 100000)"
+# Turns every 50 ms, 100 ms of time: three at most, fewer on a busy machine.
+same 'crawl keeps to its rate and its deadline' 'N folders, then the time was up|exit status 1|' \
+    "$(run "$programs/crawl" "$tmp/tree" 20 100 | sed 's/^[123] folders, .* entries/N folders/' | tr '\n' '|')"
+same 'crawl says which folder it cannot read' "crawl: $tmp/none: No such file or directory|0 folders, 0 entries|exit status 1|" \
+    "$(run "$programs/crawl" "$tmp/none" | tr '\n' '|')"
+
 # --- the others check their own sums ------------------------------------------------------
 
 same philosophers '1000 philosophers ate 100000 meals; forks were used 200000 times' "$(run "$programs/philosophers")"
 same 'two philosophers' '2 philosophers ate 2000 meals; forks were used 4000 times' "$(run "$programs/philosophers" 2 1000)"
+same 'primes: the 10000th' 104729 "$(run "$programs/primes" 10000 | tail -1)"
 same awaiter '10000 answers, their sum is 333283335000' "$(run "$programs/awaiter" 10000)"
 
 # --- wrong arguments ------------------------------------------------------------------------
 
-for program in word_count sort_lines 'philosophers 1' 'awaiter 0'; do
+for program in word_count sort_lines crawl 'primes 0' 'philosophers 1' 'awaiter 0'; do
     # shellcheck disable=SC2086 # words
     same "$program: usage" "usage: ${program%% *}" "$(run $programs/$program | head -1 | cut -c "1-$((7 + $(printf %s "${program%% *}" | wc -c)))")"
 done
 
-long=$(wc -l examples/{word_count,sort_lines,philosophers,awaiter}.c | awk '$1 >= 120 && $2 != "total" { print $2 }')
+long=$(wc -l examples/{word_count,sort_lines,crawl,primes,philosophers,awaiter}.c | awk '$1 >= 120 && $2 != "total" { print $2 }')
 same 'each is shorter than 120 lines' '' "$long"
 exit $status
