@@ -83,6 +83,17 @@ static inline void advance(struct transfer *t, size_t n)
     t->n -= n;
 }
 
+/* For one that was not served. */
+static __attribute__((noinline)) int leave_queue(struct flow_chan *c, struct flow__waiter *waiter,
+                                                 int r)
+{
+    flow__spin_lock(&c->lock);
+    flow__waiters_remove(waiter);
+    c->inside--;
+    flow__spin_unlock(&c->lock);
+    return r;
+}
+
 /* The caller has the lock and must wait. Returns how many were passed on, or an error. */
 static int wait_for_peer(struct flow__task *self, const struct transfer *t, flow_deadline deadline)
 {
@@ -100,13 +111,8 @@ static int wait_for_peer(struct flow__task *self, const struct transfer *t, flow
     c->inside++;
     flow__spin_unlock(&c->lock);
     r = flow__wait(self, epoch, t->sends ? FLOW__WHY_SEND : FLOW__WHY_RECV, deadline);
-    if (r) {
-        flow__spin_lock(&c->lock);
-        flow__waiters_remove(&waiter);
-        c->inside--;
-        flow__spin_unlock(&c->lock);
-        return r;
-    }
+    if (r)
+        return leave_queue(c, &waiter, r);
     r = flow__waiter_handed(&waiter);
     return r ? r : (int)waiter.value;
 }
@@ -196,7 +202,7 @@ static inline int run(struct transfer t, flow_deadline deadline)
 
 static inline struct transfer sending(struct flow_chan *c, const void *elements, size_t n)
 {
-    return (struct transfer){c, true, (char *)elements, n, c->element_bytes};
+    return (struct transfer){c, true, (char *)(uintptr_t)elements, n, c->element_bytes};
 }
 
 static inline struct transfer receiving(struct flow_chan *c, void *elements, size_t n)
@@ -210,14 +216,143 @@ static inline int one(int r, int none)
     return r > 0 ? 0 : r ? r : none;
 }
 
-int flow_chan_send(struct flow_chan *chan, const void *element, flow_deadline deadline)
+/* ---- one element, by a coroutine: as above, but short ----
+ *
+ * A call that finds room or an element is over after one look. What it cannot do at once it
+ * leaves, as its last deed, to a function that holds the lock and suspends: so only that one's
+ * frame lies between the switch and the caller. */
+
+static __attribute__((noinline)) int send_in_general(struct flow_chan *c, const void *element,
+                                                     flow_deadline deadline)
 {
-    return one(run(sending(chan, element, 1), deadline), 0);
+    return one(run(sending(c, element, 1), deadline), 0);
 }
 
-int flow_chan_recv(struct flow_chan *chan, void *element, flow_deadline deadline)
+static __attribute__((noinline)) int recv_in_general(struct flow_chan *c, void *element,
+                                                     flow_deadline deadline)
 {
-    return one(run(receiving(chan, element, 1), deadline), 0);
+    return one(run(receiving(c, element, 1), deadline), 0);
+}
+
+/* Under the lock, which it lets go of: waits for ever in one of the queues. */
+static inline flow__always_inline int wait_in(struct flow__task *self, struct flow_chan *c,
+                                              struct flow__waiters *q, void *item,
+                                              enum flow__why why)
+{
+    struct flow__waiter waiter;
+    uint64_t epoch;
+    int r = flow__arm(self, false, &epoch);
+
+    if (flow__unlikely(r)) {
+        flow__spin_unlock(&c->lock);
+        return r;
+    }
+    waiter.item = item;
+    waiter.value = 1;
+    flow__waiter_init(&waiter, self, epoch);
+    flow__waiters_add(q, &waiter);
+    c->inside++;
+    flow__spin_unlock(&c->lock);
+    r = flow__wait_for_ever(self, epoch, why);
+    if (flow__unlikely(r))
+        return leave_queue(c, &waiter, r);
+    return waiter.outcome;
+}
+
+static inline flow__always_inline int served(struct flow__task *self, struct flow_chan *c,
+                                             struct flow__waiter *peer, flow_deadline deadline)
+{
+    c->inside--;
+    flow__spin_unlock(&c->lock);
+    flow__waiter_resume(self->home, peer);
+    flow__spend(self, deadline);
+    return 0;
+}
+
+/* With the lock; there is no room, or somebody waits to receive. */
+static __attribute__((noinline)) int send_with_lock(struct flow__task *self, struct flow_chan *c,
+                                                    const void *element, flow_deadline deadline)
+{
+    struct flow__waiter *peer;
+
+    if (flow__likely(!c->closed && (peer = flow__waiters_claim(&c->receivers)))) {
+        flow__chan_copy(c, peer->item, element, 1);
+        peer->value = 1;
+        return served(self, c, peer, deadline);
+    }
+    if (flow__likely(!c->closed && c->count == c->capacity && deadline == FLOW_FOREVER))
+        return wait_in(self, c, &c->senders, (void *)(uintptr_t)element, FLOW__WHY_SEND);
+    flow__spin_unlock(&c->lock);
+    return send_in_general(c, element, deadline);
+}
+
+/* Cancelled, or with an ambient deadline that may have passed: as_coroutine() finds out. */
+static inline bool may_have_to_leave(struct flow__task *self)
+{
+    return flow__is_cancelled(self) || flow__has(self, FLOW__AMBIENT);
+}
+
+int flow_chan_send(struct flow_chan *c, const void *element, flow_deadline deadline)
+{
+    struct flow__task *self = flow__self();
+
+    if (flow__unlikely(!self || may_have_to_leave(self)))
+        return send_in_general(c, element, deadline);
+    flow__spin_lock(&c->lock);
+    if (flow__unlikely(c->closed || c->receivers.first || c->count == c->capacity))
+        return send_with_lock(self, c, element, deadline);
+    flow__chan_push(c, element, 1);
+    flow__spin_unlock(&c->lock);
+    flow__spend(self, deadline);
+    return 0;
+}
+
+/* The peer's first element comes after the ring's; more of a batch fills the ring up. */
+static inline flow__always_inline int recv_from_peer(struct flow__task *self, struct flow_chan *c,
+                                                     struct flow__waiter *peer, void *element,
+                                                     flow_deadline deadline)
+{
+    size_t direct = c->count == 0, queued;
+
+    if (direct)
+        flow__chan_copy(c, element, peer->item, 1);
+    else
+        flow__chan_pop(c, element, 1);
+    queued = flow__min((size_t)peer->value - direct, c->capacity - c->count);
+    if (queued)
+        flow__chan_push(c, (char *)peer->item + direct * c->element_bytes, queued);
+    peer->value = (int64_t)(direct + queued);
+    return served(self, c, peer, deadline);
+}
+
+/* With the lock; the ring is empty, or somebody waits to send. */
+static __attribute__((noinline)) int recv_with_lock(struct flow__task *self, struct flow_chan *c,
+                                                    void *element, flow_deadline deadline)
+{
+    struct flow__waiter *peer = flow__waiters_claim(&c->senders);
+
+    if (flow__likely(!peer && !c->count && !c->closed && deadline == FLOW_FOREVER))
+        return wait_in(self, c, &c->receivers, element, FLOW__WHY_RECV);
+    if (!peer) {
+        flow__spin_unlock(&c->lock);
+        return recv_in_general(c, element, deadline);
+    }
+    return recv_from_peer(self, c, peer, element, deadline);
+}
+
+int flow_chan_recv(struct flow_chan *c, void *element, flow_deadline deadline)
+{
+    struct flow__task *self = flow__self();
+
+    if (flow__unlikely(!self || may_have_to_leave(self)))
+        return recv_in_general(c, element, deadline);
+    flow__spin_lock(&c->lock);
+    if (flow__unlikely(c->senders.first || c->count == 0))
+        return recv_with_lock(self, c, element, deadline);
+    flow__chan_pop(c, element, 1);
+    flow__spin_unlock(&c->lock);
+    flow__spend(self, deadline);
+    return 0;
 }
 
 int flow_chan_try_send(struct flow_chan *chan, const void *element)

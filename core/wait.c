@@ -45,14 +45,6 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
     return 0;
 }
 
-static bool is_armed(uint64_t word, uint64_t epoch)
-{
-    unsigned state = word & FLOW__WAIT_STATE;
-
-    return flow__epoch_of(word) == epoch &&
-           (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
-}
-
 static flow__atomic(uint32_t) * low_half(struct flow__task *t)
 {
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -65,25 +57,13 @@ bool flow__disarm(struct flow__task *self, uint64_t epoch)
 {
     uint64_t seen = load_relaxed(&self->wait);
 
-    while (is_armed(seen, epoch))
+    while (flow__is_armed(seen, epoch))
         if (cas_seq(&self->wait, &seen, seen & ~(uint64_t)FLOW__WAIT_STATE))
             return true;
     return false;
 }
 
-bool flow__claim_wait(struct flow__task *t, uint64_t epoch, unsigned how)
-{
-    uint64_t seen = load_acquire(&t->wait);
-
-    while (is_armed(seen, epoch))
-        /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
-         * winner wrote for the task, which reads it after [WAIT-3]. */
-        if (cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how))
-            return true;
-    return false;
-}
-
-void flow__resume_won(struct flow__worker *w, struct flow__task *t)
+void flow__resume_won_slowly(struct flow__worker *w, struct flow__task *t)
 {
     /* A stand-in's thread may have gone on by itself and given the block away: to another stand-in,
      * for which a wake is spurious at worst. A task can not: it needs us to make it ready. */
@@ -142,7 +122,7 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
         return -ECANCELED;
     }
     flow__reclaim_leave();
-    while (!r && is_armed(word = load_acquire(&self->wait), epoch)) {
+    while (!r && flow__is_armed(word = load_acquire(&self->wait), epoch)) {
         if (flow__runtime.n_workers == 0)
             r = drive_meanwhile(deadline);
         else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) &&
@@ -182,7 +162,7 @@ static inline int wait_as_task(struct flow__task *self, uint64_t epoch, enum flo
 {
     store_relaxed(&self->why, (uint8_t)why);
     /* Who has woken us on this very worker, while we published, found no timer to disarm. */
-    if (deadline != FLOW_FOREVER && is_armed(load_relaxed(&self->wait), epoch)) {
+    if (deadline != FLOW_FOREVER && flow__is_armed(load_relaxed(&self->wait), epoch)) {
         struct flow__worker *w = self->home;
 
         self->timed = true;
@@ -255,27 +235,18 @@ int flow_yield(void)
         return flow__outside();
 
     struct flow__worker *w = self->home;
-    struct flow__ready *r = &w->ready;
+    struct flow__task *next;
 
     if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__AMBIENT) ||
                        flow__has_jobs(w)))
         return yield_slowly(self);
 
     /* Straight to the next one when the scheduler would do nothing else either. */
-    if (self->back == &w->strand && r->head != r->tail && w->until_poll > 1 &&
-        w->ready_streak < FLOW__READY_STREAK && flow__inbox_is_empty(&w->inbox)) {
-        struct flow__task *next = flow__ready_pop(r);
-
-        w->until_poll--;
-        w->ready_streak++;
-        w->budget = FLOW__BUDGET;
-        store_relaxed(&w->current, next);
-        flow__count(w, dispatches);
-        flow__count(w, switches);
-        flow__ready_push(r, self);
+    if (self->back == &w->strand && (next = flow__next_ready(w))) {
+        flow__ready_push(&w->ready, self);
         return flow__go(&self->strand, &next->strand, flow__heeds_cancel(next) ? -ECANCELED : 0);
     }
-    flow__ready_push(r, self);
+    flow__ready_push(&w->ready, self);
     return flow__leave(self);
 }
 

@@ -5,31 +5,6 @@
 
 #include <errno.h>
 
-bool flow__waiter_claim(struct flow__waiter *waiter)
-{
-    flow__waiters_remove(waiter);
-    return flow__claim_wait(waiter->task, waiter->epoch, FLOW__WAIT_WOKEN);
-}
-
-struct flow__waiter *flow__waiters_claim(struct flow__waiters *q)
-{
-    struct flow__waiter *waiter;
-
-    while ((waiter = q->first))
-        if (flow__waiter_claim(waiter))
-            return waiter;
-    return NULL;
-}
-
-void flow__waiter_resume(struct flow__worker *w, struct flow__waiter *waiter)
-{
-    struct flow__task *t = waiter->task;
-
-    /* A thread may go on from here, and the waiter be gone. [SPIN-2] */
-    flow__spin_unlock(&waiter->gate);
-    flow__resume_won(w, t);
-}
-
 int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c)
 {
     struct flow__waiter *waiter;
@@ -40,14 +15,6 @@ int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__c
         flow__claimed_add(c, waiter);
     }
     return n;
-}
-
-void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c)
-{
-    for (struct flow__waiter *waiter = c->first, *next; waiter; waiter = next) {
-        next = waiter->next;
-        flow__waiter_resume(w, waiter);
-    }
 }
 
 int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome)

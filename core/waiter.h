@@ -81,13 +81,32 @@ static inline void flow__waiters_remove(struct flow__waiter *waiter)
 
 /* Wins the suspension that a waiter stands for. True: it is out of its queue, and the caller must
  * flow__waiter_resume() it after handing over. False: it was over, and it is out too. */
-bool flow__waiter_claim(struct flow__waiter *waiter);
+static inline bool flow__waiter_claim(struct flow__waiter *waiter)
+{
+    flow__waiters_remove(waiter);
+    return flow__claim_wait(waiter->task, waiter->epoch, FLOW__WAIT_WOKEN);
+}
 
 /* Claims the oldest waiter that can be won, or NULL; the queue is then empty. */
-struct flow__waiter *flow__waiters_claim(struct flow__waiters *q);
+static inline struct flow__waiter *flow__waiters_claim(struct flow__waiters *q)
+{
+    struct flow__waiter *waiter;
+
+    while ((waiter = q->first))
+        if (flow__likely(flow__waiter_claim(waiter)))
+            return waiter;
+    return NULL;
+}
 
 /* Lets a claimed waiter go on; it may be gone when this returns. w: the caller's worker or NULL. */
-void flow__waiter_resume(struct flow__worker *w, struct flow__waiter *waiter);
+static inline void flow__waiter_resume(struct flow__worker *w, struct flow__waiter *waiter)
+{
+    struct flow__task *t = waiter->task;
+
+    /* A thread may go on from here, and the waiter be gone. [SPIN-2] */
+    flow__spin_unlock(&waiter->gate);
+    flow__resume_won(w, t);
+}
 
 static inline void flow__claimed_init(struct flow__claimed *c)
 {
@@ -106,7 +125,13 @@ static inline void flow__claimed_add(struct flow__claimed *c, struct flow__waite
 int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c);
 
 /* Resumes them all, without the lock. */
-void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c);
+static inline void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c)
+{
+    for (struct flow__waiter *waiter = c->first, *next; waiter; waiter = next) {
+        next = waiter->next;
+        flow__waiter_resume(w, waiter);
+    }
+}
 
 /* The two above in one, under the lock. */
 int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome);

@@ -23,6 +23,8 @@
 #include <flowcoro/runtime.h>
 #include <flowcoro/stats.h>
 
+#include <errno.h>
+
 #define FLOW__BUDGET 128 /* operations that never reach the scheduler, per dispatch */
 #define FLOW__READY_STREAK                                                                         \
     16 /* ready tasks in a row before one that has not started gets its turn */
@@ -345,8 +347,37 @@ bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, uns
 
 /* The same in two steps, for who has something to hand over in between: what was claimed must be
  * resumed. A foreign thread may go on as soon as it is claimed. */
-bool flow__claim_wait(struct flow__task *t, uint64_t epoch, unsigned how);
-void flow__resume_won(struct flow__worker *w, struct flow__task *t);
+static inline bool flow__is_armed(uint64_t word, uint64_t epoch)
+{
+    unsigned state = word & FLOW__WAIT_STATE;
+
+    return flow__epoch_of(word) == epoch &&
+           (state == FLOW__WAIT_ARMED || state == FLOW__WAIT_SHIELDED);
+}
+
+static inline bool flow__claim_wait(struct flow__task *t, uint64_t epoch, unsigned how)
+{
+    uint64_t seen = load_acquire(&t->wait);
+
+    while (flow__is_armed(seen, epoch))
+        /* [WAIT-2] seq_cst: the one transition out of ARMED; its release half publishes what the
+         * winner wrote for the task, which reads it after [WAIT-3]. */
+        if (cas_seq(&t->wait, &seen, (seen & ~(uint64_t)FLOW__WAIT_STATE) | how))
+            return true;
+    return false;
+}
+
+void flow__resume_won_slowly(struct flow__worker *w, struct flow__task *t);
+
+/* Short where most are: a task that stays, without a timer, at home on the caller's worker. Of a
+ * stand-in, which may be another thread's by now, only the flags may be read. */
+static inline void flow__resume_won(struct flow__worker *w, struct flow__task *t)
+{
+    if (flow__likely(!flow__has(t, FLOW_ROAM | FLOW__IS_THREAD) && w && w == t->home && !t->timed))
+        flow__ready_push(&w->ready, t);
+    else
+        flow__resume_won_slowly(w, t);
+}
 
 /* Sleeps until the thread that drives has finished a round. */
 void flow__wait_for_driver(flow_deadline deadline);
@@ -380,6 +411,51 @@ static inline int flow__leave(struct flow__task *self)
     flow__count(self->home, switches);
     self->back = &self->home->strand;
     return flow__go(&self->strand, to, FLOW__SUSPENDED);
+}
+
+/* The next ready task, if the scheduler would do nothing else than run it; it is the one that runs now.
+ * So who suspends may go straight to it. Or NULL. */
+static inline struct flow__task *flow__next_ready(struct flow__worker *w)
+{
+    struct flow__task *next;
+
+    if (w->ready.head == w->ready.tail || w->until_poll <= 1 ||
+        w->ready_streak >= FLOW__READY_STREAK || !flow__inbox_is_empty(&w->inbox))
+        return NULL;
+    next = flow__ready_pop(&w->ready);
+    w->until_poll--;
+    w->ready_streak++;
+    w->budget = FLOW__BUDGET;
+    store_relaxed(&w->current, next);
+    flow__count(w, dispatches);
+    flow__count(w, switches);
+    return next;
+}
+
+/* flow__wait without a deadline, for the calls that are made most. Inline, and after it next to nothing:
+ * each frame between a suspension and its caller costs a mispredicted return. */
+static inline flow__always_inline int flow__wait_for_ever(struct flow__task *self, uint64_t epoch,
+                                                          enum flow__why why)
+{
+    struct flow__worker *w = self->home;
+    struct flow__task *next;
+
+    /* What is not plain (a thread, a shield, an FP environment) takes the way for all. */
+    if (flow__unlikely((load_relaxed(&self->flags) & ~(uint32_t)FLOW_PINNED) || flow__has_jobs(w) ||
+                       self->back != &w->strand))
+        return flow__wait(self, epoch, why, FLOW_FOREVER);
+    flow__assert(!flow__reclaim_inside());
+    store_relaxed(&self->why, (uint8_t)why);
+    next = flow__next_ready(w);
+    if (next) {
+        flow__go(&self->strand, &next->strand, flow__heeds_cancel(next) ? -ECANCELED : 0);
+    } else {
+        flow__count(w, switches);
+        flow__go(&self->strand, &w->strand, FLOW__SUSPENDED);
+    }
+    store_relaxed(&self->why, FLOW__WHY_NOTHING);
+    /* [WAIT-3] acquire: pairs with [WAIT-2]. */
+    return (load_acquire(&self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_CANCELLED ? -ECANCELED : 0;
 }
 
 /* After an operation that did not have to suspend: takes one from what a coroutine may do in a row, and
