@@ -375,6 +375,9 @@ static bool take_back(struct flow__worker *w, struct flow_job *job)
 {
     struct flow__jobs *jobs = load_relaxed(&w->jobs);
     struct flow_job *newest = NULL;
+    /* An offer that nobody took is not made again before somebody asks again. Cleared first: who
+     * finds the deque empty below asks after this, and is heard. */
+    bool asked = exchange_seq(asked_of(jobs), 0);
 
     /* As long as a thief may be between its two steps `hold` is held, and so it is while the job is
      * in the deque. Younger ones lie above it: they become private again. */
@@ -387,11 +390,11 @@ static bool take_back(struct flow__worker *w, struct flow_job *job)
         hide(jobs, newest);
         if (newest == job) {
             unlink_job(jobs, job);
-            /* An offer that nobody took: not again before somebody asks again. */
-            store_relaxed(asked_of(jobs), 0);
             break;
         }
     }
+    if (asked && newest != job)
+        store_relaxed(asked_of(jobs), 1);
     if (flow__job_deque_count(&w->deque) == 0)
         put_on_foot(jobs, &jobs->none);
     return newest == job;

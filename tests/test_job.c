@@ -515,6 +515,53 @@ static void cancelled_at_any_moment(void **state)
     test_stop();
 }
 
+/* A job that becomes a task of a cancelled coroutine does not begin; one that is called does. */
+static flow_result count_begun(void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, 1);
+    return flow_ok_i64(3);
+}
+
+static flow_result cancel_and_fork(void *arg)
+{
+    atomic_int begun = 0;
+    struct flow_job job;
+
+    (void)arg;
+    EXPECT_EQ(flow_cancel(flow_self()), 0);
+    flow_fork(&job, count_begun, &begun);
+    EXPECT_EQ(flow_yield(), -ECANCELED);
+    EXPECT_EQ(flow_sync(&job).error, -ECANCELED);
+    EXPECT_EQ(atomic_load(&begun), 0);
+    return flow_ok(NULL);
+}
+
+/* A typed one has no error to return, so it is called. */
+static flow_result cancel_and_fork_typed(void *arg)
+{
+    struct fib_job job;
+
+    (void)arg;
+    EXPECT_EQ(flow_cancel(flow_self()), 0);
+    fib_fork(&job, 12);
+    EXPECT_EQ(flow_yield(), -ECANCELED);
+    EXPECT_EQ(fib_sync(&job), 144);
+    return flow_ok(NULL);
+}
+
+static void in_a_cancelled_coroutine(void **state)
+{
+    flow_task task;
+
+    (void)state;
+    test_start();
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(flow_spawn(&task, i & 1 ? cancel_and_fork : cancel_and_fork_typed, NULL), 0);
+        assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    }
+    test_stop();
+}
+
 /* ---- what a job sees ---- */
 
 static flow_result own_task(void *arg)
@@ -710,6 +757,7 @@ int main(void)
         TEST(deep_recursion),
         TEST(cancelled_while_it_syncs),
         TEST(cancelled_at_any_moment),
+        TEST(in_a_cancelled_coroutine),
         TEST(who_it_is),
         TEST(its_result_is_for_sync),
         TEST(it_rounds_as_its_coroutine),
