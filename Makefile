@@ -164,6 +164,7 @@ DEMO_TREE := $(firstword $(wildcard /usr/share/doc /usr/include))
 run-demo: all
 	$(BUILD)/examples/hello_world
 	$(BUILD)/examples/file_batch --totals $(DEMO_TREE)
+	$(BUILD)/examples/numa_map
 
 run-check: all tests
 	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' SANITIZE='$(SANITIZE)' DEBUG='$(DEBUG)' \
@@ -240,7 +241,7 @@ clean:
 
 help:
 	@echo 'make all        libraries, examples, benchmarks    (V=1, DEBUG=1, SANITIZE=address|thread)'
-	@echo 'make demo       installs what is missing, then runs both examples'
+	@echo 'make demo       installs what is missing, then runs the examples'
 	@echo 'make check      installs what is missing, then runs every test'
 	@echo 'make check-numa boots machines of several memory nodes with QEMU, and tests there'
 	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--json)'

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <numaif.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -396,6 +397,26 @@ JUDGED(all_is_local_where_mbind_is_refused)
     child_must_say(&end, "memory cannot be bound");
     warning = strstr(end.text, "memory cannot be bound");
     assert_null(strstr(warning + 1, "memory cannot be bound")); /* once is enough */
+}
+
+/* ---- a policy of the process's own ---- */
+
+/* As under `numactl --interleave=all`: what is bound stays where it belongs. */
+CASE(all_is_local_though_the_process_interleaves)
+{
+    unsigned long all = 0;
+
+    guest_read_sys(&sys);
+    for (int i = 0; i < sys.n_nodes; i++)
+        if (sys.memory_bytes[i])
+            all |= 1ul << sys.nodes[i];
+    REQUIRE_EQUAL(set_mempolicy(MPOL_INTERLEAVE, &all, GUEST_MOST), 0);
+    start();
+    spawn_on_all();
+    judge_live(" under interleaving");
+    judge_workers();
+    judge_pool(" under interleaving");
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
 /* ---- a cpuset that allows only some nodes' memory ---- */

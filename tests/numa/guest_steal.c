@@ -6,7 +6,6 @@
 #include "tests/numa/guest.h"
 
 #include <stdatomic.h>
-#include <string.h>
 
 static int n_nodes;
 static uint64_t matrix[GUEST_MOST][GUEST_MOST]; /* tasks, [from][to] */
@@ -250,26 +249,6 @@ CASE(near_nodes_are_robbed_before_far_ones)
     REQUIRE(near > 0);
     REQUIRE(near > 10 * far);
     stop();
-}
-
-/* ---- all of it, as a user sees it ---- */
-
-CASE(numa_map_shows_local_pages_and_busy_workers)
-{
-    FILE *f = popen("/examples/numa_map --tasks 4000 --work 100 2>&1", "re");
-    bool local = false, busy = false;
-    char line[512];
-
-    REQUIRE(f != NULL);
-    while (fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        child_note("%s", line);
-        local |= !strncmp(line, "local pages: 100.0 %", strlen("local pages: 100.0 %"));
-        busy |= !strncmp(line, "every worker was busy", strlen("every worker was busy"));
-    }
-    REQUIRE_EQUAL(pclose(f), 0);
-    REQUIRE(local);
-    REQUIRE(busy);
 }
 
 int main(int argc, char **argv)

@@ -173,6 +173,27 @@ CASE(each_cpu_has_a_worker_pinned_to_it)
     child_note("guard pages by %s, memory by %s", info.guard, info.memory_policy);
 }
 
+/* Not CPU 0, and not neighbours. */
+CASE(within_a_cpuset_only_its_cpus_have_workers)
+{
+    struct flow_info info = {.size = sizeof info};
+    int cpus[GUEST_MOST];
+
+    guest_make_cgroup("cpus");
+    guest_write("1,3", "/sys/fs/cgroup/cpus/cpuset.cpus");
+    guest_join_cgroup("cpus");
+    REQUIRE_EQUAL(flow_start(NULL), 0);
+    REQUIRE_EQUAL(flow_info(&info), 0);
+    REQUIRE_EQUAL(info.cpus, 2);
+    REQUIRE_EQUAL(info.workers, 2);
+    REQUIRE_EQUAL(info.pinned, 2);
+    REQUIRE_EQUAL(allowed_cpus("flow-worker-0", cpus), 1);
+    REQUIRE_EQUAL(cpus[0], 1);
+    REQUIRE_EQUAL(allowed_cpus("flow-worker-1", cpus), 1);
+    REQUIRE_EQUAL(cpus[0], 3);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
 int main(int argc, char **argv)
 {
     return cases_main(argc, argv);

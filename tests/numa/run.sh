@@ -14,7 +14,7 @@ set -u -o pipefail
 cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build}
 work=$BUILD/numa
-boot_limit=170
+boot_limit=360
 mkdir -p "$work" || exit 1
 
 passed=0 failed=0 skipped=0
@@ -114,7 +114,7 @@ describe() { # machine
         for p in 0,2 0,3 1,2 1,3; do
             hardware+=(-numa "dist,src=${p%,*},dst=${p#*,},val=21")
         done
-        tests=guest_topology,guest_memory,guest_steal,guest_pool,guest_change,guest_limits
+        tests=guest_topology,guest_map,guest_memory,guest_steal,guest_pool,guest_change,guest_limits
         ;;
     # Node 1 has CPUs but no memory; node 2 is nearer to it than node 0.
     memoryless)
@@ -124,7 +124,7 @@ describe() { # machine
             -numa 'node,nodeid=2,cpus=4-5,memdev=m2'
             -numa 'dist,src=0,dst=1,val=21' -numa 'dist,src=0,dst=2,val=30'
             -numa 'dist,src=1,dst=2,val=12')
-        tests=guest_topology,guest_memory
+        tests=guest_topology,guest_map,guest_memory
         ;;
     # Node 2 is memory only, as CXL memory is.
     cpuless)
@@ -136,7 +136,7 @@ describe() { # machine
             -numa 'node,nodeid=2,memdev=m2'
             -numa 'dist,src=0,dst=1,val=21' -numa 'dist,src=0,dst=2,val=17'
             -numa 'dist,src=1,dst=2,val=28')
-        tests=guest_topology,guest_memory
+        tests=guest_topology,guest_map,guest_memory
         ;;
     *)
         echo "run.sh: there is no machine '$1'" >&2
