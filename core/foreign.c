@@ -7,6 +7,7 @@
  * while it blocks; flow_stop changes the state, then waits for a grace period, and only then
  * takes the memory away. A thread registers with liburcu at its first call; a
  * destructor of thread-specific data unregisters it. */
+#include "core/group.h"
 #include "core/life.h"
 
 #include <errno.h>
@@ -83,13 +84,13 @@ void flow__foreign_leave(void)
     flow__reclaim_flush();
 }
 
-struct flow__task *flow__take_foreign_block(void)
+struct flow__task *flow__take_foreign_block(struct flow__group *g)
 {
     struct flow__runtime *rt = &flow__runtime;
     struct flow__task *t;
 
     flow__lock(&rt->foreign_lock);
-    t = flow__block_take(&rt->foreign_blocks);
+    t = flow__block_take(&g->foreign_blocks);
     flow__unlock(&rt->foreign_lock);
     return t;
 }
@@ -97,9 +98,10 @@ struct flow__task *flow__take_foreign_block(void)
 void flow__give_foreign_block(struct flow__task *t)
 {
     struct flow__runtime *rt = &flow__runtime;
+    struct flow__group *g = flow__group_of_node(flow__node_of_slot(flow__slot_of(t)));
 
     flow__lock(&rt->foreign_lock);
-    flow__block_give(&rt->foreign_blocks, t);
+    flow__block_give(&g->foreign_blocks, t);
     flow__unlock(&rt->foreign_lock);
 }
 

@@ -64,6 +64,7 @@ static void open_group(struct flow__group *g, const struct flow__placement *plac
     g->idle.n_workers = g->n_workers;
     flow__list_init(&g->queue.list);
     flow__list_init(&g->bound.list);
+    flow__block_cache_open(&g->foreign_blocks, g->node);
     store_relaxed(&g->watch_ns, FLOW__WATCH_LEAST_NS);
 }
 

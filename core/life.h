@@ -11,8 +11,8 @@ static inline uint64_t flow__next_life(uint64_t word)
     return ((word >> 32) + 1) << 32 | FLOW__LIFE_FREE;
 }
 
-/* The foreign threads' blocks. */
-struct flow__task *flow__take_foreign_block(void);
+/* The foreign threads' blocks: for a task that a group is to run; back to where it belongs. */
+struct flow__task *flow__take_foreign_block(struct flow__group *g);
 void flow__give_foreign_block(struct flow__task *t);
 
 /* Puts a block back whose life word is FREE already, and is given as `life`. w owns the caller. */

@@ -147,7 +147,7 @@ void flow__push_ring(struct flow__worker *w, struct flow__task *t)
 
 /* Of two groups taken at random, the one with less in its queue: the longest queue then stays
  * short without anybody looking at all of them (Mitzenmacher, "The Power of Two Choices"). */
-static struct flow__group *choose_group(void)
+struct flow__group *flow__choose_group(void)
 {
     static __thread uint64_t random;
     struct flow__runtime *rt = &flow__runtime;
@@ -175,10 +175,8 @@ void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct
     wake_one(w, g);
 }
 
-static void submit_from_thread(struct flow__task *t)
+void flow__submit_from_thread(struct flow__group *g, struct flow__task *t)
 {
-    struct flow__group *g = choose_group();
-
     append_chain(&g->queue, &t, 1);
     wake_one(NULL, g);
     if (flow__runtime.n_groups > 1)
@@ -189,10 +187,6 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
 {
     struct flow__task *older;
 
-    if (!w) {
-        submit_from_thread(t);
-        return;
-    }
     if (w->n_victims == 0) {
         /* Alone: there is no thief, and nobody to wake. */
         older = load_relaxed(&w->lifo);

@@ -72,17 +72,20 @@ static void prepare_fork(void)
 /* ---- starting ---- */
 
 /* Each node's share of max_tasks, by its workers. Free blocks in one worker's cache must not
- * keep another from making its tasks, so those come on top; the foreign threads' cache is
- * with the first worker. */
+ * keep another from making its tasks, so those come on top, and the foreign threads' cache of
+ * each node. */
 static void share_blocks(const struct flow__runtime *rt, uint32_t *share)
 {
     uint32_t n = (uint32_t)rt->n_places, each = (uint32_t)rt->options.max_tasks / n;
-    uint32_t cached = (rt->topology.n_nodes == 1 ? 4 : 6) * FLOW__CHAIN;
+    uint32_t cached = (rt->topology.n_nodes == 1 ? 4 : 5) * FLOW__CHAIN; /* at most */
 
     memset(share, 0, (size_t)rt->topology.n_nodes * sizeof *share);
-    for (uint32_t i = 0; i < n; i++)
-        share[rt->placement.node[i]] += each + cached;
-    share[rt->placement.node[0]] += (uint32_t)rt->options.max_tasks % n + cached;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t *of_node = &share[rt->placement.node[i]];
+
+        *of_node += each + cached + (*of_node ? 0 : cached);
+    }
+    share[rt->placement.node[0]] += (uint32_t)rt->options.max_tasks % n;
 }
 
 static int open_memory(struct flow__runtime *rt)
@@ -106,7 +109,6 @@ static int open_memory(struct flow__runtime *rt)
         return flow__start_failed(-ENOMEM, "cannot reserve memory for %zu tasks (option max_tasks)",
                                   rt->options.max_tasks);
     }
-    flow__block_cache_open(&rt->foreign_blocks, rt->placement.node[0]);
     return 0;
 }
 

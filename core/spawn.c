@@ -47,10 +47,11 @@ static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, vo
     return t;
 }
 
-/* The same for a foreign thread. */
-static struct flow__task *new_foreign_task(flow_fn fn, void *arg, void *site, unsigned life)
+/* The same for a foreign thread, with a block of the node where it is to run. */
+static struct flow__task *new_foreign_task(struct flow__group *g, flow_fn fn, void *arg, void *site,
+                                           unsigned life)
 {
-    struct flow__task *t = may_spawn(fn) ? flow__take_foreign_block() : NULL;
+    struct flow__task *t = may_spawn(fn) ? flow__take_foreign_block(g) : NULL;
 
     if (!t)
         return NULL;
@@ -76,14 +77,16 @@ static inline void hand_out(struct flow__task *t, flow_task *out)
 static int spawn_from_thread(flow_task *out, flow_fn fn, void *arg, void *site)
 {
     int r = flow__foreign_enter();
+    struct flow__group *g;
     struct flow__task *t;
 
     if (r)
         return r;
-    t = new_foreign_task(fn, arg, site, life_for(out));
+    g = flow__choose_group();
+    t = new_foreign_task(g, fn, arg, site, life_for(out));
     if (t) {
         hand_out(t, out);
-        flow__submit(NULL, t);
+        flow__submit_from_thread(g, t);
     } else {
         r = refusal(fn);
     }
@@ -206,19 +209,30 @@ static int enlist(struct flow__scope *scope, struct flow__task *t)
     return flow__scope_enlist(scope, t);
 }
 
+/* Who may start it: a group, or NULL: the caller's worker and whoever steals from it. */
+static struct flow__group *group_for(struct flow__worker *w, const struct flow_spawn_options *o)
+{
+    if (o->worker >= 0)
+        return flow__runtime.workers[o->worker].group;
+    if (o->node >= 0)
+        return flow__group_of_node(o->node);
+    return w ? NULL : flow__choose_group();
+}
+
 static int spawn_with(struct flow__worker *w, struct flow__scope *scope, flow_task *out,
                       const struct flow_spawn_options *o, flow_fn fn, void *arg, void *site)
 {
     int r = check_options(o), class_index = r;
-    struct flow__group *group = flow__group_of_node(o->node);
+    struct flow__group *group;
     unsigned life = life_for(out) | (scope ? FLOW__LIFE_DETACHED | FLOW__LIFE_SCOPED : 0);
     struct flow__task *t;
 
     if (r < 0)
         return r;
+    group = group_for(w, o);
     if (o->node >= 0 && !group)
         return -EINVAL;
-    t = w ? new_task(w, fn, arg, site, life) : new_foreign_task(fn, arg, site, life);
+    t = w ? new_task(w, fn, arg, site, life) : new_foreign_task(group, fn, arg, site, life);
     if (!t)
         return refusal(fn);
     r = apply(t, o, class_index);
@@ -229,10 +243,12 @@ static int spawn_with(struct flow__worker *w, struct flow__scope *scope, flow_ta
     hand_out(t, out);
     if (o->worker >= 0)
         flow__submit_to(w, &flow__runtime.workers[o->worker], t);
-    else if (group)
+    else if (o->node >= 0)
         flow__submit_to_group(w, group, t);
-    else
+    else if (w)
         flow__submit(w, t);
+    else
+        flow__submit_from_thread(group, t);
     return 0;
 }
 

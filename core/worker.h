@@ -142,6 +142,7 @@ struct flow__group {
     struct flow__idle idle;
     struct flow__shared_queue queue; /* anybody may take from it */
     struct flow__shared_queue bound; /* tasks that must start on this node */
+    struct flow__block_cache foreign_blocks; /* for foreign threads, under their lock */
 
     flow__cache_aligned flow__atomic(bool) token; /* held by the one who looks at other nodes */
     /* Of the sentry, see core/park.c. Written by it and by callers. */
@@ -181,7 +182,6 @@ struct flow__runtime {
 
     /* What foreign threads do, under foreign_lock: no worker ever takes it while others wait. */
     struct flow__lock foreign_lock;
-    struct flow__block_cache foreign_blocks;
     flow__atomic(uint64_t) foreign_spawned, foreign_wakes, foreign_calls;
     flow__atomic(int) foreign_waiting; /* inside a blocking call */
 
@@ -285,8 +285,13 @@ static inline struct flow__task *flow__ready_pop(struct flow__ready *r)
  * anywhere else with w NULL. */
 void flow__make_ready(struct flow__worker *w, struct flow__task *t);
 
-/* Queues an unstarted task for whoever comes first. w: the caller's worker or NULL. */
+/* Queues an unstarted task for whoever comes first. w: the caller's worker. */
 void flow__submit(struct flow__worker *w, struct flow__task *t);
+
+/* The same from a foreign thread, in two steps: the group of which a worker is to come first, by where
+ * less waits; and queueing it there. */
+struct flow__group *flow__choose_group(void);
+void flow__submit_from_thread(struct flow__group *g, struct flow__task *t);
 
 /* Queues it for the workers of a group, who alone may start it. */
 void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t);

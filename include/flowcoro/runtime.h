@@ -41,7 +41,7 @@ struct flow_options {
                            * pattern before its task starts, so it takes its whole size in memory
                            * and a start costs microseconds */
     size_t stack_bytes;   /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
-    size_t max_tasks;     /* live tasks that are possible; some hundreds more,
+    size_t max_tasks;     /* live tasks that are possible; some hundreds more for each worker,
                            * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
     int64_t spin_ns;      /* how long an idle worker looks for work before it parks, at most
                            * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
