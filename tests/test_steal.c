@@ -596,6 +596,43 @@ CASE(no_wake_up_is_lost_among_eight_nodes_of_one_worker)
     torture(&machine_sparse_ids, false);
 }
 
+/* One task after the other for one node, each queued just when the worker there falls asleep. */
+static void *feed(void *node)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+    uint64_t random = (uint64_t)(uintptr_t)node + 1;
+
+    o.node = (int)(intptr_t)node;
+    for (int i = 0; i < TEST_ROUNDS(20000, 2000); i++) {
+        flow_task task;
+
+        EXPECT_EQ(flow_spawn_with(&task, &o, work, (void *)1), 0);
+        EXPECT_EQ(flow_join(task, NULL, flow_after(FLOW_S(20))), 0);
+        spin((int)(test_random(&random) % 256));
+    }
+    return NULL;
+}
+
+CASE(no_task_for_a_node_is_overlooked_by_who_falls_asleep)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+    pthread_t threads[2];
+
+    machine_use(&machine_sparse_ids);
+    o.workers = 2;
+    o.spin_ns = 0;
+    tally_begin();
+    test_start_with(&o);
+    for (intptr_t i = 0; i < 2; i++)
+        REQUIRE_EQUAL(pthread_create(&threads[i], NULL, feed, (void *)i), 0);
+    for (int i = 0; i < 2; i++)
+        REQUIRE_EQUAL(pthread_join(threads[i], NULL), 0);
+    REQUIRE_EQUAL(load_seq(&tally.ran_on[0]), TEST_ROUNDS(20000, 2000));
+    REQUIRE_EQUAL(load_seq(&tally.ran_on[1]), TEST_ROUNDS(20000, 2000));
+    test_stop();
+    machine_close();
+}
+
 /* ---- CPUs that go away ---- */
 
 static flow__atomic(int) elsewhere; /* the worker that seems to be on another CPU, or -1 */
