@@ -4,6 +4,7 @@
  * (FLOW_TOPOLOGY): many workers on the CPUs that there are. What is judged is who ran what, that
  * everything ran, and who woke whom; never how long it took. */
 #include "core/group.h"
+#include "core/steal.h"
 #include "tests/support/child.h"
 #include "tests/support/machine.h"
 
@@ -129,6 +130,7 @@ static void require_sums(void)
 
             REQUIRE_EQUAL(flow_stats_steals(from, to, &n, &k), 0);
             REQUIRE(k >= n);
+            REQUIRE(from == to || k <= 32 * n);
             steals += n, tasks += k;
             if (from != to)
                 remote_steals += n, remote_tasks += k;
@@ -240,6 +242,111 @@ CASE(a_skewed_load_reaches_every_worker)
     spread_from(&machine_three_nodes, 3, 2);
 }
 
+/* ---- what has waited for long enough ---- */
+
+static flow__atomic(int) n_kept, turn; /* turn: 0 nobody's, else of the worker that may look, or -1 */
+
+static void await(flow__atomic(int) * what, int value)
+{
+    while (load_seq(what) != value)
+        sched_yield();
+}
+
+/* The first look, on node 1, makes the mark. */
+static void look_at_node_0(struct flow__worker *w)
+{
+    static int64_t before, after;
+    int64_t patience = w->node == 1 ? 5000 : 50000; /* 12 and 21 away */
+
+    if (w->node == 1) {
+        before = flow__sys.now();
+        EXPECT(!flow__anything_ripe(w, before));
+        after = flow__sys.now();
+    }
+    EXPECT(!flow__anything_ripe(w, before + patience - 100));
+    EXPECT(flow__anything_ripe(w, after + patience + 2048));
+    EXPECT(!load_seq(&w->group->token));
+}
+
+/* One on each worker, so that nobody steals or polls meanwhile. */
+static flow_result keep_then_look(void *unused)
+{
+    struct flow__worker *w = flow__owned_worker;
+
+    fetch_add_seq(&n_kept, 1);
+    await(&n_kept, 8);
+    if (w->index == 0) {
+        for (int i = 0; i < 10; i++)
+            EXPECT_EQ(flow_spawn(NULL, work, (void *)1), 0);
+        exchange_seq(&turn, 2);
+    } else if (w->index == 2 || w->index == 4) {
+        await(&turn, w->index);
+        look_at_node_0(w);
+        exchange_seq(&turn, w->index == 2 ? 4 : -1);
+    }
+    await(&turn, -1);
+    return flow_ok(unused);
+}
+
+CASE(only_what_has_waited_for_long_enough_is_taken)
+{
+    start_on(&machine_four_nodes, 8);
+    tally_begin();
+    for (int i = 0; i < 8; i++)
+        spawn_at(i, FLOW_PINNED, keep_then_look, NULL);
+    REQUIRE(test_wait_until_empty());
+    stop();
+}
+
+/* ---- polls ---- */
+
+static flow__atomic(bool) sent, came;
+
+static flow_result come(void *unused)
+{
+    store_relaxed(&came, true);
+    return flow_ok(unused);
+}
+
+static void yield_after_a_millisecond(void)
+{
+    int64_t until = flow_after(FLOW_MS(1));
+
+    while (flow_now() < until)
+        flow__pause();
+    flow_yield();
+}
+
+static flow_result slow_yielder(void *unused)
+{
+    int n = 0;
+
+    for (int i = 0; i < 70; i++) /* by now the worker knows how slow this is */
+        yield_after_a_millisecond();
+    exchange_seq(&turn, 1);
+    while (!load_relaxed(&came)) {
+        n += load_seq(&sent);
+        yield_after_a_millisecond();
+    }
+    EXPECT(n <= 20);
+    return flow_ok(unused);
+}
+
+/* Every 200 us, and not every 61 dispatches of a millisecond: what comes from outside is seen soon. */
+CASE(slow_tasks_do_not_keep_a_worker_from_looking)
+{
+    struct flow_options o = FLOW_OPTIONS_INIT;
+
+    o.workers = 1;
+    test_start_with(&o);
+    REQUIRE_EQUAL(flow_spawn(NULL, slow_yielder, NULL), 0);
+    WAIT_UNTIL(load_seq(&turn) == 1);
+    REQUIRE_EQUAL(flow_spawn(NULL, come, NULL), 0);
+    exchange_seq(&sent, true);
+    REQUIRE(test_wait_until_empty());
+    test_stop();
+}
+
 /* ---- nodes that cannot help themselves ---- */
 
 static flow_result hold(void *unused)
@@ -290,6 +397,49 @@ CASE(a_node_that_is_stuck_is_helped)
     rescue(&machine_sparse_ids, 8, 1, FLOW_MS(150));
     rescue(&machine_sparse_ids, 2, 1, FLOW_MS(60));
     rescue(&machine_sparse_ids, 2, 1, 0);
+    rescue(&machine_one_node, 4, 1, 0); /* by mates, from its ring */
+}
+
+/* At a poll, with an age made up by looks: a task that no flag shows lies in the ring. */
+static flow_result poll_with_old_work(void *unused)
+{
+    struct flow__worker *w = flow__owned_worker;
+    int64_t before, after;
+    uint64_t calls;
+
+    await(&turn, 1); /* its mate is kept */
+    while (!flow__others_sleep(w->group))
+        sched_yield();
+    calls = load_relaxed(&w->stats.calls);
+    flow__ring_push(&w->ring, w);
+    before = flow__sys.now();
+    flow__review_surplus(w, before);
+    after = flow__sys.now();
+    flow__review_surplus(w, before + FLOW__PATIENCE_NEAR_NS - 100);
+    EXPECT_EQ(load_relaxed(&w->stats.calls), calls);
+    flow__review_surplus(w, after + FLOW__PATIENCE_NEAR_NS + 2048);
+    EXPECT_EQ(load_relaxed(&w->stats.calls), calls + 1);
+    flow__review_surplus(w, after + FLOW__PATIENCE_NEAR_NS + 2048 + 100000); /* too soon again */
+    EXPECT_EQ(load_relaxed(&w->stats.calls), calls + 1);
+    EXPECT(flow__ring_pop(&w->ring) == w);
+    store_relaxed(&tally.go, true);
+    return flow_ok(unused);
+}
+
+static flow_result hold_in_turn(void *unused)
+{
+    exchange_seq(&turn, 1);
+    return hold(unused);
+}
+
+CASE(a_busy_node_whose_work_waits_calls_for_help)
+{
+    start_on(&machine_four_nodes, 8);
+    tally_begin();
+    spawn_at(1, FLOW_PINNED, hold_in_turn, NULL);
+    spawn_at(0, FLOW_PINNED, poll_with_old_work, NULL);
+    REQUIRE(test_wait_until_empty());
+    stop();
 }
 
 /* Two nodes of two workers. Node 0 is stuck, and relies on the sentry of node 1 that watches; that one
