@@ -111,8 +111,19 @@ int flow__mutex_compete(struct flow__mutex *m, struct flow__task *self, struct f
     return outcome;
 }
 
+bool flow__mutex_announce(struct flow__mutex *m)
+{
+    uintptr_t seen = load_relaxed(&m->word);
+
+    do
+        if (seen == 0 || seen == DEAD)
+            return false;
+    while (!cas_acquire(&m->word, &seen, seen | WAITERS));
+    return true;
+}
+
 static int wait_and_compete(struct flow__mutex *m, struct flow__task *self, uintptr_t me,
-                            flow_deadline deadline)
+                            bool shielded, flow_deadline deadline)
 {
     struct flow__waiter waiter = {.item = (void *)me};
     int r;
@@ -124,8 +135,13 @@ static int wait_and_compete(struct flow__mutex *m, struct flow__task *self, uint
         hold(m);
         return r;
     }
-    r = flow__waiter_wait(self, &m->guard, &m->queue, &waiter, false, FLOW__WHY_MUTEX, deadline);
-    return flow__mutex_compete(m, self, &waiter, r, false, deadline);
+    r = flow__waiter_wait(self, &m->guard, &m->queue, &waiter, shielded, FLOW__WHY_MUTEX, deadline);
+    return flow__mutex_compete(m, self, &waiter, r, shielded, deadline);
+}
+
+int flow__mutex_lock_again(struct flow__mutex *m, struct flow__task *self, uintptr_t me)
+{
+    return wait_and_compete(m, self, me, true, FLOW_FOREVER);
 }
 
 static __attribute__((noinline)) int lock_slowly(struct flow__mutex *m, flow_deadline deadline)
@@ -143,7 +159,7 @@ static __attribute__((noinline)) int lock_slowly(struct flow__mutex *m, flow_dea
     self = flow__caller_begin(&r);
     if (!self)
         return r;
-    r = wait_and_compete(m, self, me, deadline);
+    r = wait_and_compete(m, self, me, false, deadline);
     flow__caller_end(self);
     return r;
 }

@@ -56,6 +56,14 @@ enum {
 int flow__mutex_compete(struct flow__mutex *m, struct flow__task *self, struct flow__waiter *waiter,
                         int outcome, bool shielded, flow_deadline deadline);
 
+/* Locks it for who had it before and must have it again: as flow_mutex_lock, for ever and not ended by
+ * cancellation. */
+int flow__mutex_lock_again(struct flow__mutex *m, struct flow__task *self, uintptr_t me);
+
+/* Under the guard: if somebody owns it, sees to it that its unlock looks into the queue. False: it is
+ * free. */
+bool flow__mutex_announce(struct flow__mutex *m);
+
 /* Passes on what a task holds that has ended. `first` is the newest of them. */
 void flow__mutex_orphan(struct flow__worker *w, struct flow__task *t, struct flow__mutex *first);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Semaphores and events: against a sequential model with random operations, under torture with
- * cancellations and deadlines, from foreign threads, and with memory that goes at once.
+ * Semaphores, events, rwlocks, wait groups, barriers: against a sequential model with random
+ * operations, under torture with cancellations and deadlines, from foreign threads, and with
+ * memory that goes at once.
  * Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
 #include "tests/support/test.h"
 
@@ -35,14 +36,16 @@ static void run_in_thread(void *(*fn)(void *), void *arg)
  * others run until nobody can go on. They were started by flow_spawn_now, so all is on one worker
  * and the model knows who must have gone on, in which order. ---- */
 
-enum { WAITING = 1, PASSED = 2, GONE = 3 };
+enum { WAITING = 1, PASSED = 2, GONE = 3, LEFT = 4 };
 
 struct party {
     flow_task task;
     int kind;  /* what it waits for: units, ... */
     int state; /* in the model */
+    int gives; /* what its wait returns */
     int result;
     bool returned;
+    struct flow_event leave; /* of one that holds something */
 };
 
 enum { PARTIES = 64 };
@@ -51,7 +54,8 @@ struct table {
     struct party party[PARTIES];
     int n; /* parties ever: those below wait in the order of their numbers */
     int returned[PARTIES], n_returned, n_seen;
-    int (*wait)(struct party *party); /* the primitive's own */
+    int (*wait)(struct party *party);  /* the primitive's own */
+    int (*leave)(struct party *party); /* to be called later, or NULL */
 };
 
 static struct table table;
@@ -63,6 +67,10 @@ static flow_result be_party(void *arg)
     party->result = table.wait(party);
     party->returned = true;
     table.returned[table.n_returned++] = (int)(party - table.party);
+    if (table.leave && party->result == 0) {
+        EXPECT_EQ(flow_event_wait(&party->leave, FLOW_FOREVER), 0);
+        EXPECT_EQ(table.leave(party), 0);
+    }
     return flow_ok(NULL);
 }
 
@@ -103,7 +111,7 @@ static void compare(const int *passed, int n)
     for (int i = 0; i < n && table.n_seen + i < table.n_returned; i++) {
         EXPECT_EQ(table.returned[table.n_seen + i], passed[i]);
         EXPECT_EQ(table.party[passed[i]].result,
-                  table.party[passed[i]].state == GONE ? -ECANCELED : 0);
+                  table.party[passed[i]].state == GONE ? -ECANCELED : table.party[passed[i]].gives);
     }
     table.n_seen = table.n_returned;
 }
@@ -482,6 +490,529 @@ static void test_event_torture(void **state)
     test_stop();
 }
 
+/* ---- rwlock ---- */
+
+static struct flow_rwlock rwlock;
+
+static int lock_for(struct party *party)
+{
+    return party->kind ? flow_rwlock_write(&rwlock, FLOW_FOREVER)
+                       : flow_rwlock_read(&rwlock, FLOW_FOREVER);
+}
+
+static int unlock_for(struct party *party)
+{
+    (void)party;
+    return flow_rwlock_unlock(&rwlock);
+}
+
+struct rw_model {
+    int readers, writer;
+};
+
+static int waiting_of(int kind)
+{
+    int n = 0;
+
+    for (int i = 0; i < table.n; i++)
+        n += table.party[i].state == WAITING && table.party[i].kind == kind;
+    return n;
+}
+
+static int admit(struct rw_model *m, int kind, int most, int *passed, int n)
+{
+    for (int i = 0; i < table.n && most > 0; i++) {
+        if (table.party[i].state != WAITING || table.party[i].kind != kind)
+            continue;
+        table.party[i].state = PASSED;
+        passed[n++] = i;
+        most--;
+        *(kind ? &m->writer : &m->readers) += 1;
+    }
+    return n;
+}
+
+/* The rule: after a writer the readers that wait; else a writer, when nobody is inside; readers
+ * while no writer waits. */
+static int advance(struct rw_model *m, bool after_writer, int *passed, int n)
+{
+    if (m->writer)
+        return n;
+    if (after_writer || waiting_of(1) == 0)
+        n = admit(m, 0, PARTIES, passed, n);
+    return m->readers ? n : admit(m, 1, 1, passed, n);
+}
+
+static struct party *holding_party(uint64_t random)
+{
+    for (int i = 0; i < table.n; i++) {
+        struct party *party = &table.party[(i + (int)(random % PARTIES)) % table.n];
+
+        if (party->state == PASSED)
+            return party;
+    }
+    return NULL;
+}
+
+static int let_leave(struct rw_model *m, struct party *party, int *passed)
+{
+    bool wrote = party->kind;
+
+    EXPECT_EQ(flow_event_set(&party->leave), 0);
+    party->state = LEFT;
+    *(wrote ? &m->writer : &m->readers) -= 1;
+    return advance(m, wrote, passed, 0);
+}
+
+static void rw_round(struct rw_model *m, uint64_t r)
+{
+    struct party *waiting = waiting_party(r >> 32), *holding = holding_party(r >> 40);
+    int passed[PARTIES], n = 0, kind = (int)(r >> 16 & 3) == 0;
+    bool idle = !waiting;
+
+    if (table.n == PARTIES) {
+        if (!waiting && !holding)
+            join_parties();
+        r = waiting && r % 2 ? 1 : holding ? 2 : 0;
+    }
+    switch (r % 4) {
+    case 0:
+        new_party(kind);
+        if (idle && !m->writer && !(kind && m->readers))
+            n = admit(m, kind, 1, passed, 0);
+        break;
+    case 1:
+        if (waiting) {
+            EXPECT_EQ(flow_cancel(waiting->task), 0);
+            waiting->state = GONE;
+            passed[n++] = (int)(waiting - table.party);
+            n = advance(m, false, passed, n);
+        }
+        break;
+    case 2:
+        if (holding)
+            n = let_leave(m, holding, passed);
+        break;
+    default: /* what cannot be had at once leaves no trace */
+        if (idle && !m->writer && !(kind && m->readers)) {
+            EXPECT_EQ((kind ? flow_rwlock_write : flow_rwlock_read)(&rwlock, FLOW_NOW), 0);
+            EXPECT_EQ(flow_rwlock_unlock(&rwlock), 0);
+        } else {
+            EXPECT_EQ((kind ? flow_rwlock_write : flow_rwlock_read)(&rwlock, FLOW_NOW), -ETIMEDOUT);
+        }
+    }
+    compare(passed, n);
+    EXPECT_EQ(rwlock.word >> 2, m->readers);
+    EXPECT_EQ(rwlock.word & 1, m->writer);
+}
+
+static flow_result model_rwlock(void *arg)
+{
+    int rounds = TEST_ROUNDS(30000, 3000), passed[PARTIES];
+    struct rw_model m = {0, 0};
+    uint64_t random = new_seed();
+    struct party *party;
+
+    (void)arg;
+    table = (struct table){.wait = lock_for, .leave = unlock_for};
+    for (int i = 0; i < rounds; i++)
+        rw_round(&m, test_random(&random));
+    while ((party = holding_party(0)))
+        compare(passed, let_leave(&m, party, passed));
+    EXPECT(!waiting_party(0));
+    join_parties();
+    EXPECT_EQ(rwlock.word, 0);
+    for (int i = 0; i < 4; i++)
+        EXPECT(!rwlock.queues[i]);
+    return flow_ok(NULL);
+}
+
+static void test_rwlock_model(void **state)
+{
+    (void)state;
+    atomic_store(&seed, test_seed());
+    test_in_coroutine(model_rwlock);
+}
+
+static flow_result unlock_rwlock(void *arg)
+{
+    return flow_err(flow_rwlock_unlock(arg));
+}
+
+static flow_result misuse_rwlock(void *arg)
+{
+    struct flow_rwlock l = FLOW_RWLOCK_INIT;
+    flow_result result;
+    flow_task task;
+
+    (void)arg;
+    EXPECT_EQ(flow_rwlock_unlock(&l), -EPERM);
+    EXPECT_EQ(flow_rwlock_write(&l, FLOW_FOREVER), 0);
+    EXPECT_EQ(flow_rwlock_write(&l, FLOW_FOREVER), -EDEADLK);
+    EXPECT_EQ(flow_rwlock_read(&l, FLOW_FOREVER), -EDEADLK);
+    EXPECT_EQ(flow_spawn(&task, unlock_rwlock, &l), 0);
+    EXPECT_EQ(flow_join(task, &result, GENEROUS), 0);
+    EXPECT_EQ(result.error, -EPERM);
+    EXPECT_EQ(flow_rwlock_unlock(&l), 0);
+    EXPECT_EQ(flow_rwlock_unlock(&l), -EPERM);
+    EXPECT_EQ(flow_rwlock_read(&l, FLOW_NOW), 0);
+    EXPECT_EQ(flow_rwlock_read(&l, FLOW_NOW), 0);
+    EXPECT_EQ(flow_rwlock_write(&l, flow_now() + 1), -ETIMEDOUT);
+    EXPECT_EQ(flow_rwlock_unlock(&l), 0);
+    EXPECT_EQ(flow_rwlock_unlock(&l), 0);
+    EXPECT_EQ(flow_rwlock_unlock(&l), -EPERM);
+    EXPECT_EQ(l.word, 0);
+    return flow_ok(NULL);
+}
+
+static void test_rwlock_misuse(void **state)
+{
+    (void)state;
+    test_in_coroutine(misuse_rwlock);
+}
+
+static atomic_int readers_inside, writers_inside;
+static long guarded[2]; /* equal, but while a writer is inside */
+
+static flow_result read_and_write(void *arg)
+{
+    long rounds = (long)(intptr_t)arg;
+    uint64_t random = new_seed();
+
+    while (rounds-- > 0) {
+        uint64_t r = test_random(&random);
+        bool writes = (r >> 8) % 4 == 0;
+        flow_deadline deadline =
+            r % 4 ? FLOW_FOREVER : flow_after(FLOW_US((int64_t)(r >> 40) % 200));
+        int how = (writes ? flow_rwlock_write : flow_rwlock_read)(&rwlock, deadline);
+
+        if (how == -ECANCELED)
+            break;
+        if (how) {
+            EXPECT_EQ(how, -ETIMEDOUT);
+            continue;
+        }
+        if (writes) {
+            EXPECT_EQ(atomic_fetch_add(&writers_inside, 1), 0);
+            EXPECT_EQ(atomic_load(&readers_inside), 0);
+            guarded[0]++;
+        } else {
+            atomic_fetch_add(&readers_inside, 1);
+            EXPECT_EQ(atomic_load(&writers_inside), 0);
+        }
+        if ((r >> 16) % 5 == 0)
+            flow_yield();
+        if (writes)
+            guarded[1]++;
+        EXPECT_EQ(guarded[0], guarded[1]);
+        atomic_fetch_sub(writes ? &writers_inside : &readers_inside, 1);
+        EXPECT_EQ(flow_rwlock_unlock(&rwlock), 0);
+    }
+    return flow_ok(NULL);
+}
+
+static void *read_and_write_in_thread(void *arg)
+{
+    return read_and_write(arg).ptr;
+}
+
+/* ---- wait group ---- */
+
+static struct flow_waitgroup group;
+
+static int await_group(struct party *party)
+{
+    (void)party;
+    return flow_waitgroup_wait(&group, FLOW_FOREVER);
+}
+
+static int pass_all(int *passed, int n)
+{
+    for (int i = 0; i < table.n; i++)
+        if (table.party[i].state == WAITING) {
+            table.party[i].state = PASSED;
+            passed[n++] = i;
+        }
+    return n;
+}
+
+static flow_result model_waitgroup(void *arg)
+{
+    int rounds = TEST_ROUNDS(20000, 2000), passed[PARTIES];
+    uint64_t random = new_seed();
+    uint32_t count = 0;
+
+    (void)arg;
+    table = (struct table){.wait = await_group};
+    for (int i = 0; i < rounds; i++) {
+        uint64_t r = test_random(&random);
+        struct party *party = waiting_party(r >> 32);
+        int n = 0;
+
+        if (table.n == PARTIES) {
+            if (!party)
+                join_parties();
+            r = party ? r | 3 : r;
+        }
+        switch (r % 4) {
+        case 0:
+            new_party(0);
+            n = count == 0 ? pass_all(passed, 0) : 0;
+            break;
+        case 1:
+            if (party) {
+                EXPECT_EQ(flow_cancel(party->task), 0);
+                party->state = GONE;
+                passed[n++] = (int)(party - table.party);
+            }
+            break;
+        case 2:
+            if (count < 6) {
+                EXPECT_EQ(flow_waitgroup_add(&group, 1 + (r >> 60) % 3), 0);
+                count += 1 + (r >> 60) % 3;
+            }
+            break;
+        default:
+            EXPECT_EQ(flow_waitgroup_done(&group), count ? 0 : -EINVAL);
+            if (count && --count == 0)
+                n = pass_all(passed, 0);
+        }
+        compare(passed, n);
+        EXPECT_EQ(flow_waitgroup_count(&group), count);
+        EXPECT_EQ(flow_waitgroup_wait(&group, FLOW_NOW), count ? -ETIMEDOUT : 0);
+    }
+    for (; count; count--)
+        EXPECT_EQ(flow_waitgroup_done(&group), 0);
+    compare(passed, pass_all(passed, 0));
+    join_parties();
+    EXPECT_EQ(group.word, 0);
+    EXPECT_EQ(flow_waitgroup_add(&group, UINT32_MAX), 0);
+    EXPECT_EQ(flow_waitgroup_add(&group, 1), -EOVERFLOW);
+    EXPECT_EQ(flow_waitgroup_count(&group), UINT32_MAX);
+    group = (struct flow_waitgroup)FLOW_WAITGROUP_INIT;
+    return flow_ok(NULL);
+}
+
+static void test_waitgroup_model(void **state)
+{
+    (void)state;
+    atomic_store(&seed, test_seed());
+    test_in_coroutine(model_waitgroup);
+}
+
+struct work {
+    struct flow_waitgroup left;
+    atomic_int done;
+};
+
+static flow_result do_some(void *arg)
+{
+    struct work *work = arg;
+
+    atomic_fetch_add(&work->done, 1);
+    EXPECT_EQ(flow_waitgroup_done(&work->left), 0);
+    return flow_ok(NULL);
+}
+
+/* The group goes as soon as the last one is done. */
+static flow_result wait_for_work(void *arg)
+{
+    uint64_t random = new_seed();
+
+    for (long i = 0; i < (long)(intptr_t)arg; i++) {
+        struct work *work = calloc(1, sizeof *work);
+        uint32_t n = (uint32_t)(test_random(&random) % 6);
+
+        EXPECT_EQ(flow_waitgroup_add(&work->left, n), 0);
+        for (uint32_t k = 0; k < n; k++)
+            EXPECT_EQ(flow_spawn(NULL, do_some, work), 0);
+        while (flow_waitgroup_wait(&work->left, n % 2 ? FLOW_FOREVER : flow_after(FLOW_US(2))))
+            ;
+        EXPECT_EQ(atomic_load(&work->done), n);
+        memset(work, 0xee, sizeof *work);
+        free(work);
+    }
+    return flow_ok(NULL);
+}
+
+static void *wait_for_work_in_thread(void *arg)
+{
+    return wait_for_work(arg).ptr;
+}
+
+static void test_group_and_rwlock_torture(void **state)
+{
+    void *rounds = (void *)(intptr_t)TEST_ROUNDS(1000, 150);
+    pthread_t thread[2];
+    flow_task task[USERS];
+
+    (void)state;
+    atomic_store(&seed, test_seed());
+    rwlock = (struct flow_rwlock)FLOW_RWLOCK_INIT;
+    test_start();
+    assert_int_equal(pthread_create(&thread[0], NULL, read_and_write_in_thread, rounds), 0);
+    assert_int_equal(pthread_create(&thread[1], NULL, wait_for_work_in_thread, rounds), 0);
+    for (int i = 0; i < USERS; i++)
+        assert_int_equal(flow_spawn(&task[i], i % 8 ? read_and_write : wait_for_work, rounds), 0);
+    for (int i = 0; i < USERS; i++) {
+        if (i % 3 == 1 && i % 8)
+            flow_cancel(task[i]);
+        assert_int_equal(flow_join(task[i], NULL, FLOW_FOREVER), 0);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    assert_true(test_wait_until_empty());
+    test_stop();
+    assert_int_equal(rwlock.word, 0);
+    assert_true(guarded[0] > 0);
+}
+
+/* ---- barrier ---- */
+
+enum { BARRIER_OF = 5 };
+
+static struct flow_barrier barrier;
+
+static int await_barrier(struct party *party)
+{
+    (void)party;
+    return flow_barrier_wait(&barrier, FLOW_FOREVER);
+}
+
+static flow_result model_barrier(void *arg)
+{
+    int rounds = TEST_ROUNDS(20000, 2000), passed[PARTIES], inside = 0;
+    uint64_t random = new_seed();
+
+    (void)arg;
+    barrier = (struct flow_barrier)FLOW_BARRIER_INIT(BARRIER_OF);
+    table = (struct table){.wait = await_barrier};
+    for (int i = 0; i < rounds; i++) {
+        uint64_t r = test_random(&random);
+        struct party *party = waiting_party(r >> 32);
+        int n = 0;
+
+        if (table.n == PARTIES) {
+            if (!party)
+                join_parties();
+            r = party ? 0 : 1;
+        }
+        if (r % 4 == 0 && party) {
+            EXPECT_EQ(flow_cancel(party->task), 0);
+            party->state = GONE;
+            passed[n++] = (int)(party - table.party);
+            inside--;
+        } else if (r % 4 == 2) {
+            EXPECT_EQ(flow_barrier_wait(&barrier, FLOW_NOW),
+                      inside + 1 == BARRIER_OF ? 1 : -ETIMEDOUT);
+            if (inside + 1 == BARRIER_OF) {
+                n = pass_all(passed, 0);
+                inside = 0;
+            }
+        } else if (table.n < PARTIES) {
+            if (++inside == BARRIER_OF) /* the last one does not wait */
+                passed[n++] = table.n;
+            party = new_party(0);
+            if (inside == BARRIER_OF) {
+                party->gives = 1;
+                party->state = PASSED;
+                n = pass_all(passed, n);
+                inside = 0;
+            }
+        }
+        compare(passed, n);
+        EXPECT_EQ(barrier.arrived, inside);
+    }
+    while (waiting_party(0)) {
+        while (inside + 1 < BARRIER_OF) {
+            new_party(0);
+            inside++;
+        }
+        EXPECT_EQ(flow_barrier_wait(&barrier, FLOW_NOW), 1);
+        inside = 0;
+        compare(passed, pass_all(passed, 0));
+    }
+    join_parties();
+    EXPECT(!barrier.queue[0]);
+    return flow_ok(NULL);
+}
+
+static void test_barrier_model(void **state)
+{
+    (void)state;
+    atomic_store(&seed, test_seed());
+    test_in_coroutine(model_barrier);
+}
+
+/* Rounds across workers and a thread: nobody is ever a round ahead, and each has one serial. */
+static atomic_int serials, phase[6];
+static atomic_bool given_up;
+
+static flow_result meet(void *arg)
+{
+    int me = (int)(intptr_t)arg, rounds = TEST_ROUNDS(1500, 200);
+
+    for (int i = 0; i < rounds; i++) {
+        int r;
+
+        atomic_store(&phase[me], i);
+        r = flow_barrier_wait(&barrier, FLOW_FOREVER);
+        EXPECT(r == 0 || r == 1);
+        if (r == 1)
+            atomic_fetch_add(&serials, 1);
+        for (int k = 0; k < 6; k++)
+            EXPECT(atomic_load(&phase[k]) >= i && atomic_load(&phase[k]) <= i + 1);
+    }
+    return flow_ok(NULL);
+}
+
+static void *meet_in_thread(void *arg)
+{
+    return meet(arg).ptr;
+}
+
+/* Comes for a moment only, and sometimes happens to be the sixth: then the six must do without one
+ * of them, so it takes part for good. Hence it only polls where it can never be the last. */
+static flow_result hesitate(void *arg)
+{
+    struct flow_barrier *lonely = arg;
+
+    while (!atomic_load(&given_up)) {
+        EXPECT_EQ(flow_barrier_wait(lonely, flow_after(FLOW_US(10))), -ETIMEDOUT);
+        EXPECT_EQ(flow_barrier_wait(lonely, FLOW_NOW), -ETIMEDOUT);
+    }
+    return flow_ok(NULL);
+}
+
+static void test_barrier_rounds(void **state)
+{
+    struct flow_barrier lonely = FLOW_BARRIER_INIT(3), none = FLOW_BARRIER_INIT(0);
+    struct flow_barrier one = FLOW_BARRIER_INIT(1);
+    flow_task task[6], hesitant[2];
+    pthread_t thread;
+
+    (void)state;
+    barrier = (struct flow_barrier)FLOW_BARRIER_INIT(6);
+    atomic_store(&serials, 0);
+    test_start();
+    assert_int_equal(flow_barrier_wait(&none, FLOW_FOREVER), -EINVAL);
+    assert_int_equal(flow_barrier_wait(&one, FLOW_NOW), 1);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(flow_spawn(&hesitant[i], hesitate, &lonely), 0);
+    assert_int_equal(pthread_create(&thread, NULL, meet_in_thread, (void *)(intptr_t)5), 0);
+    for (intptr_t i = 0; i < 5; i++)
+        assert_int_equal(flow_spawn(&task[i], meet, (void *)i), 0);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(flow_join(task[i], NULL, FLOW_FOREVER), 0);
+    pthread_join(thread, NULL);
+    atomic_store(&given_up, true);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(flow_join(hesitant[i], NULL, GENEROUS), 0);
+    test_stop();
+    assert_int_equal(atomic_load(&serials), TEST_ROUNDS(1500, 200));
+    assert_int_equal(lonely.arrived, 0);
+}
+
 /* ---- memory that goes as soon as the waiter is through ---- */
 
 static void *set_it(void *arg)
@@ -568,9 +1099,19 @@ static void test_after_a_stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_semaphore_misuse), TEST(test_semaphore_model), TEST(test_semaphore_torture),
-        TEST(test_event_model),      TEST(test_event_torture),   TEST(test_memory_goes),
+        TEST(test_semaphore_misuse),
+        TEST(test_semaphore_model),
+        TEST(test_semaphore_torture),
+        TEST(test_event_model),
+        TEST(test_event_torture),
+        TEST(test_memory_goes),
         TEST(test_after_a_stop),
+        TEST(test_rwlock_misuse),
+        TEST(test_rwlock_model),
+        TEST(test_waitgroup_model),
+        TEST(test_group_and_rwlock_torture),
+        TEST(test_barrier_model),
+        TEST(test_barrier_rounds),
     };
 
     return cmocka_run_group_tests_name("locks", tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What coroutines of any workers, and foreign threads, wait on for each other: mutex, semaphore,
- * event.
+ * What coroutines of any workers, and foreign threads, wait on for each other: mutex, rwlock,
+ * condition, semaphore, event, wait group, barrier, once.
  *
  * They lie in the program's own memory, need no call to be made ready (the _INIT macros; all zero
  * bytes are a new mutex, an empty semaphore, an event of manual reset that is not set) and none to
@@ -56,6 +56,63 @@ FLOW_API int flow_mutex_trylock(struct flow_mutex *m);
 
 /* -EPERM: the caller is not the owner. Never suspends, and works for a cancelled task too. */
 FLOW_API int flow_mutex_unlock(struct flow_mutex *m);
+
+/* ---- rwlock ---- */
+
+/* Many readers, or one writer. While a writer waits, readers that come wait behind it; when it
+ * unlocks, all readers that wait go in, and after these the next writer. So neither starves; and who
+ * reads must not lock again for reading, for a writer may have come in between. */
+struct flow_rwlock {
+    uint64_t word;
+    uintptr_t owner;
+    uint32_t guard, unused;
+    void *queues[4];
+};
+
+#define FLOW_RWLOCK_INIT                                                                           \
+    {                                                                                              \
+        0, 0, 0, 0,                                                                                \
+        {                                                                                          \
+            0, 0, 0, 0                                                                             \
+        }                                                                                          \
+    }
+
+/* -EDEADLK: the caller has it for writing. */
+FLOW_API int flow_rwlock_read(struct flow_rwlock *l, flow_deadline deadline);
+FLOW_API int flow_rwlock_write(struct flow_rwlock *l, flow_deadline deadline);
+
+/* Gives up what the caller has. -EPERM: nobody has it, or another one has it for writing; readers are
+ * only counted. Never suspends. */
+FLOW_API int flow_rwlock_unlock(struct flow_rwlock *l);
+
+/* ---- condition ---- */
+
+/* To wait, with a mutex, until something that it guards has changed. As with POSIX conditions, who
+ * comes back looks whether it has, and else waits again. */
+struct flow_condition {
+    uint32_t guard, n;
+    void *queue[2];
+};
+
+#define FLOW_CONDITION_INIT                                                                        \
+    {                                                                                              \
+        0, 0,                                                                                      \
+        {                                                                                          \
+            0, 0                                                                                   \
+        }                                                                                          \
+    }
+
+/* Unlocks the mutex, waits for a signal and locks it again, for which it waits even when the deadline
+ * has passed or the caller is cancelled. 0 if there was a signal. -EPERM: the caller does not own the
+ * mutex. -EOWNERDEAD as flow_mutex_lock. In all cases the caller owns the mutex afterwards, but for
+ * -EPERM and for -ESHUTDOWN: flow_stop has ended a thread's wait. */
+FLOW_API int flow_condition_wait(struct flow_condition *c, struct flow_mutex *m,
+                                 flow_deadline deadline);
+
+/* Lets the one go on that has waited longest, or all of them, one after the other as the mutex becomes
+ * free. The caller may own the mutex, and need not. Never suspends. */
+FLOW_API int flow_condition_signal(struct flow_condition *c);
+FLOW_API int flow_condition_broadcast(struct flow_condition *c);
 
 /* ---- semaphore ---- */
 
@@ -119,6 +176,73 @@ FLOW_API void flow_event_reset(struct flow_event *e);
 
 /* Never suspends. */
 FLOW_API bool flow_event_is_set(const struct flow_event *e);
+
+/* ---- wait group ---- */
+
+/* A count of what is still to be done; to wait until it is 0. It may rise again afterwards. */
+struct flow_waitgroup {
+    uint64_t word;
+    uint32_t guard, unused;
+    void *queue[2];
+};
+
+#define FLOW_WAITGROUP_INIT                                                                        \
+    {                                                                                              \
+        0, 0, 0,                                                                                   \
+        {                                                                                          \
+            0, 0                                                                                   \
+        }                                                                                          \
+    }
+
+/* n more. Before what it counts begins. -EOVERFLOW: more than UINT32_MAX. Never suspends. */
+FLOW_API int flow_waitgroup_add(struct flow_waitgroup *g, uint32_t n);
+
+/* One less. -EINVAL: it is 0 already. Never suspends. */
+FLOW_API int flow_waitgroup_done(struct flow_waitgroup *g);
+
+FLOW_API int flow_waitgroup_wait(struct flow_waitgroup *g, flow_deadline deadline);
+
+/* Never suspends. */
+FLOW_API uint32_t flow_waitgroup_count(const struct flow_waitgroup *g);
+
+/* ---- barrier ---- */
+
+/* Where n parties wait for each other, again and again. Its memory may be used again when
+ * all of them have returned. */
+struct flow_barrier {
+    uint32_t guard, parties, arrived, unused;
+    void *queue[2];
+};
+
+#define FLOW_BARRIER_INIT(parties)                                                                 \
+    {                                                                                              \
+        0, (parties), 0, 0,                                                                        \
+        {                                                                                          \
+            0, 0                                                                                   \
+        }                                                                                          \
+    }
+
+/* Returns when n parties are there: 1 to the last one, 0 to the others. Who gives up waiting was not
+ * there, and the others go on to wait for n. -EINVAL: it is for 0 parties. */
+FLOW_API int flow_barrier_wait(struct flow_barrier *b, flow_deadline deadline);
+
+/* ---- once ---- */
+
+struct flow_once {
+    uint32_t done, unused;
+    struct flow_mutex mutex;
+};
+
+#define FLOW_ONCE_INIT                                                                             \
+    {                                                                                              \
+        0, 0, FLOW_MUTEX_INIT                                                                      \
+    }
+
+/* Calls fn(arg), or waits until the one who does has returned. 0: it has succeeded, now or before.
+ * When fn returns an error, that caller gets it, and the next one tries again. -EDEADLK: called by
+ * fn itself. fn may suspend. */
+FLOW_API int flow_once_call(struct flow_once *o, int (*fn)(void *arg), void *arg,
+                            flow_deadline deadline);
 
 FLOW_END_DECLS
 
