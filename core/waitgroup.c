@@ -112,12 +112,12 @@ uint32_t flow_waitgroup_count(const struct flow_waitgroup *group)
 /* Under the guard. False: the count is 0. */
 static bool announce(struct group *g)
 {
-    uint64_t seen = load_relaxed(&g->word);
+    uint64_t seen = load_acquire(&g->word); /* [GROUP-1]; so is a CAS that fails */
 
     do
         if (seen < ONE)
             return false;
-    while (!cas_acquire(&g->word, &seen, seen | WAITERS));
+    while (!cas_seq(&g->word, &seen, seen | WAITERS));
     return true;
 }
 
