@@ -25,7 +25,7 @@ static void give_home(struct flow_pool *pool, void **blocks, uint32_t n)
             else
                 blocks[others++] = blocks[i];
         }
-        flow__depot_give(pool, flow__depot_of(pool, node), batch, n_batch);
+        flow__depot_give(pool, load_relaxed(&pool->depot[node]), batch, n_batch);
         n = others;
     }
 }
@@ -43,7 +43,8 @@ void flow__give_away_home(struct flow_pool *pool, struct flow__magazine *m)
 
 void flow__give_slots_home(struct flow_pool *pool, struct flow__magazine *m, uint32_t keep)
 {
-    struct flow__depot *home = flow__depot_of(pool, load_relaxed(&m->node));
+    /* Exists if anything of it is here; it is not made now, for that takes the pool's lock. */
+    struct flow__depot *home = load_relaxed(&pool->depot[load_relaxed(&m->node)]);
     uint32_t n = load_relaxed(&m->n) - keep;
     void *last = load_relaxed(&m->last);
 
@@ -188,7 +189,7 @@ struct flow__magazine *flow__magazine_make(struct flow_pool *pool, int node)
 
 void flow__magazine_move(struct flow_pool *pool, struct flow__magazine *m, int node)
 {
-    struct flow__depot *old = flow__depot_of(pool, load_relaxed(&m->node));
+    struct flow__depot *old = load_relaxed(&pool->depot[load_relaxed(&m->node)]);
 
     flow__give_slots_home(pool, m, 0);
     flow__give_away_home(pool, m);

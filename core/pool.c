@@ -5,7 +5,10 @@
  * pointer to it is read anew in each call. See core/pool.h for the parts and the protocol. */
 #include "core/pool.h"
 
+#include "core/arena.h"
 #include "core/magazine.h"
+
+#include <flowcoro/topology.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -83,13 +86,21 @@ __attribute__((cold, noinline)) int flow__pool_refuse(flow_pool *pool, const voi
 
 /* ---- finding free blocks ---- */
 
+/* Several nodes are known only while a runtime runs. */
+static int foreign_node(void)
+{
+    int node = flow__arena_nodes() > 1 ? flow_current_node() : 0;
+
+    return node < 0 ? 0 : node;
+}
+
 static int home_node(const struct flow_pool *pool)
 {
     struct flow__worker *w = flow__owned_worker;
 
     if (pool->node >= 0)
         return pool->node;
-    return w ? w->node : 0;
+    return w ? w->node : foreign_node();
 }
 
 /* For the order in which nodes are asked. A worker keeps the topology from going away. */
@@ -355,10 +366,9 @@ static void put(struct flow_pool *pool, struct flow__magazine *m, struct flow__c
     put_into(m, block);
 }
 
-static void give_directly(struct flow_pool *pool, int node, void *block)
+/* home: the depot of the caller's own node, or NULL. */
+static void give_directly(struct flow_pool *pool, struct flow__depot *home, int node, void *block)
 {
-    struct flow__depot *home = flow__owned_worker ? flow__depot_of(pool, home_node(pool)) : NULL;
-
     flow__depot_give(pool, flow__depot_of(pool, node), &block, 1);
     if (home && home->node != node)
         fetch_add_relaxed(&home->remote_frees, 1);
@@ -371,6 +381,7 @@ static __attribute__((noinline)) int free_by_map(struct flow_pool *pool, void *b
 {
     struct flow__chunk *c = flow__chunk_at(block);
     struct flow__magazine *m = flow__magazine_own(pool);
+    struct flow__depot *home;
     int r = look(pool, c, block), node;
 
     if (flow__unlikely(r))
@@ -378,15 +389,16 @@ static __attribute__((noinline)) int free_by_map(struct flow_pool *pool, void *b
     node = c->node; /* the chunk may go as soon as the block is free */
     note_use(pool, c, block, false);
     flow__block_shut(&pool->cut, block);
-    if (flow__unlikely(flow__owned_worker && !m) && flow__depot_of(pool, home_node(pool)))
-        m = flow__magazine_make(pool, home_node(pool));
-    if (flow__likely(m && flow__magazine_enter(m))) {
-        if (flow__unlikely(load_relaxed(&m->node) != home_node(pool)))
-            flow__magazine_move(pool, m, home_node(pool));
+    home = flow__owned_worker ? flow__depot_of(pool, home_node(pool)) : NULL;
+    if (flow__unlikely(home && !m))
+        m = flow__magazine_make(pool, home->node);
+    if (flow__likely(home && m && flow__magazine_enter(m))) {
+        if (flow__unlikely(load_relaxed(&m->node) != home->node))
+            flow__magazine_move(pool, m, home->node);
         put(pool, m, c, block);
         flow__magazine_leave(m);
     } else {
-        give_directly(pool, node, block);
+        give_directly(pool, home, node, block);
     }
     return 0;
 }

@@ -30,8 +30,8 @@ struct flow_pool_options {
     double expansion_factor; /* a node without a free block grows to so many times its blocks, but in
                               * pieces of at most 1 GiB; clamped to 1.1 to 5.0 */
     size_t max_blocks;       /* of all nodes together; 0: no limit */
-    int node;                /* all blocks from this node, as flow_info counts them; -1: a worker's
-                              * from its own node, a foreign thread's from the first one */
+    int node;                /* all blocks from this node, as flow_info counts them; -1: from the
+                              * worker's own, or for a foreign thread from the one it runs on */
     const char *name;        /* for reports, copied, at most 31 bytes are used; NULL: "pool" */
 };
 
