@@ -19,7 +19,7 @@ bool flow__take_the_seat(struct flow__runtime *rt, flow_deadline deadline)
         if (flow__sys.now() >= deadline)
             return false;
         flow__parker_notify(&rt->workers[0].parker);
-        flow__wait_for_driver(deadline);
+        flow__wait_for_driver(NULL, 0, deadline);
     }
 }
 
@@ -37,7 +37,8 @@ static bool is_over_or_dead(struct flow__runtime *rt)
     return flow__live_tasks() == 0 || flow__nothing_can_happen();
 }
 
-int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_stop)
+int flow__drive_seated(struct flow__worker *w, flow_deadline deadline,
+                       const struct flow__driving *how)
 {
     struct flow__jobs aside;
     int64_t n;
@@ -49,14 +50,14 @@ int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_
 #ifdef FLOW__TSAN
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
-    n = flow__worker_drive(w, deadline, for_stop);
+    n = flow__worker_drive(w, deadline, how);
     flow__jobs_close(&aside);
     flow__fatal_stack_close(&w->signal_stack);
     flow__own_worker(NULL);
     return n > INT32_MAX ? INT32_MAX : (int)n;
 }
 
-int flow_drive(flow_deadline deadline)
+static int drive(flow_deadline deadline, const struct flow__driving *how)
 {
     struct flow__runtime *rt = &flow__runtime;
     uint32_t nobody = 0;
@@ -77,12 +78,22 @@ int flow_drive(flow_deadline deadline)
     if (r)
         return r;
     apart = flow__foreign_stands_by(true);
-    r = flow__drive_seated(&rt->workers[0], deadline, false);
+    r = flow__drive_seated(&rt->workers[0], deadline, how);
     flow__foreign_stands_by(apart);
     flow__leave_the_seat(rt);
     if (r == -EDEADLK)
         flow_dump(STDERR_FILENO);
     return r;
+}
+
+int flow_drive(flow_deadline deadline)
+{
+    return drive(deadline, &(struct flow__driving){.for_stop = false});
+}
+
+int flow__drive_waiting(struct flow__task *stand_in, uint64_t epoch, flow_deadline deadline)
+{
+    return drive(deadline, &(struct flow__driving){.stand_in = stand_in, .epoch = epoch});
 }
 
 /* Until all tasks have ended: 0, or -EDEADLK. */
@@ -95,7 +106,7 @@ static int run_to_the_end(struct flow__runtime *rt)
             if (r == -EDEADLK)
                 return r;
             if (r == -EBUSY)
-                flow__wait_for_driver(FLOW_FOREVER);
+                flow__wait_for_driver(NULL, 0, FLOW_FOREVER);
         }
         return 0;
     }

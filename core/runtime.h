@@ -36,6 +36,7 @@ bool flow__take_the_seat(struct flow__runtime *rt, flow_deadline deadline);
 void flow__leave_the_seat(struct flow__runtime *rt);
 
 /* Drives for who has the seat: the number of dispatches, or -EDEADLK. */
-int flow__drive_seated(struct flow__worker *w, flow_deadline deadline, bool for_stop);
+int flow__drive_seated(struct flow__worker *w, flow_deadline deadline,
+                       const struct flow__driving *how);
 
 #endif

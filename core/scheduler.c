@@ -357,7 +357,8 @@ static int64_t run_round(struct flow__worker *w)
 }
 
 /* Sleeps until something comes; false if nothing can and that is asked for. */
-static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bool for_stop)
+static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect,
+                          const struct flow__driving *how)
 {
     struct flow__idle *idle = &w->group->idle;
     uint32_t became;
@@ -368,7 +369,8 @@ static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bo
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
     awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || flow__group_has_tasks_seq(w->group) ||
-            (!for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE);
+            (!how->for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE) ||
+            (how->stand_in && !flow__is_armed(load_seq(&how->stand_in->wait), how->epoch));
     if (awake) {
         became = flow__parker_cancel(&w->parker, idle, flow__index_in_group(w));
     } else {
@@ -380,20 +382,22 @@ static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect, bo
     return !dead;
 }
 
-int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_stop)
+int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, const struct flow__driving *how)
 {
     for (;;) {
         int64_t n = run_round(w), next;
 
-        if (n > 0 || deadline == FLOW_NOW || flow__live_tasks() == 0)
+        if (n > 0 || deadline == FLOW_NOW)
             return n;
+        if (how->stand_in ? !flow__is_armed(load_acquire(&how->stand_in->wait), how->epoch)
+                          : flow__live_tasks() == 0)
+            return 0;
         if (flow__sys.now() >= deadline)
             return 0;
-        if (!for_stop && load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
+        if (!how->for_stop && load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
             return 0; /* whoever stops the runtime wants to drive */
         next = flow__timers_next(&w->timers);
-        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER,
-                           for_stop))
+        if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER, how))
             return -EDEADLK;
     }
 }

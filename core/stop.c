@@ -85,7 +85,8 @@ static void drive_until_empty(struct flow__runtime *rt, flow_deadline deadline)
     while (flow__live_tasks() > 0) {
         bool was_dead = n == -EDEADLK;
 
-        n = flow__drive_seated(&rt->workers[0], deadline, true);
+        n = flow__drive_seated(&rt->workers[0], deadline,
+                               &(struct flow__driving){.for_stop = true});
         if (flow__sys.now() >= deadline || (was_dead && n == -EDEADLK))
             return;
         if (n == -EDEADLK)

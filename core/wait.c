@@ -63,16 +63,6 @@ bool flow__disarm(struct flow__task *self, uint64_t epoch)
     return false;
 }
 
-void flow__resume_won_slowly(struct flow__worker *w, struct flow__task *t)
-{
-    /* A stand-in's thread may have gone on by itself and given the block away: to another stand-in,
-     * for which a wake is spurious at worst. A task can not: it needs us to make it ready. */
-    if (flow__unlikely(flow__has(t, FLOW__IS_THREAD)))
-        flow__sys.futex_wake(low_half(t), 1);
-    else
-        flow__make_ready(w, t);
-}
-
 bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, unsigned how)
 {
     if (!flow__claim_wait(t, epoch, how))
@@ -81,23 +71,49 @@ bool flow__win(struct flow__worker *w, struct flow__task *t, uint64_t epoch, uns
     return true;
 }
 
-void flow__wait_for_driver(flow_deadline deadline)
+/* With workers = 0: the thread of a stand-in that was won may be driving, or waiting for who drives. */
+static void tell_driver(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+    uint32_t waited_for = 2;
+
+    if (cas_seq(&rt->driver, &waited_for, 1))
+        flow__sys.futex_wake(&rt->driver, INT32_MAX);
+    flow__parker_notify(&rt->workers[0].parker);
+}
+
+void flow__resume_won_slowly(struct flow__worker *w, struct flow__task *t)
+{
+    /* A stand-in's thread may have gone on by itself and given the block away: to another stand-in,
+     * for which a wake is spurious at worst. A task can not: it needs us to make it ready. */
+    if (flow__likely(!flow__has(t, FLOW__IS_THREAD))) {
+        flow__make_ready(w, t);
+        return;
+    }
+    flow__sys.futex_wake(low_half(t), 1);
+    if (flow__runtime.n_workers == 0)
+        tell_driver();
+}
+
+void flow__wait_for_driver(struct flow__task *stand_in, uint64_t epoch, flow_deadline deadline)
 {
     uint32_t busy = 1;
 
-    if (cas_seq(&flow__runtime.driver, &busy, 2) || busy == 2)
+    /* Who wins it after this look finds the 2, and changes it. */
+    if ((cas_seq(&flow__runtime.driver, &busy, 2) || busy == 2) &&
+        (!stand_in || flow__is_armed(load_seq(&stand_in->wait), epoch)))
         flow__sys.futex_wait(&flow__runtime.driver, 2, deadline);
 }
 
 /* Runs tasks while the thread waits for one, as there is nobody else to do it. 0: look again. */
-static int drive_meanwhile(flow_deadline deadline)
+static int drive_meanwhile(struct flow__task *self, uint64_t epoch, flow_deadline deadline)
 {
-    int r = flow_drive(deadline);
+    int r = flow__drive_waiting(self, epoch, deadline);
 
     if (r == -EBUSY) {
         if (load_seq(&flow__runtime.workers_end))
             return -ECANCELED; /* flow_stop has the seat and will not leave it */
-        flow__wait_for_driver(deadline);
+        flow__wait_for_driver(self, epoch, deadline);
         r = 0;
     }
     if (r < 0)
@@ -124,7 +140,7 @@ static int block_thread(struct flow__task *self, uint64_t epoch, flow_deadline d
     flow__reclaim_leave();
     while (!r && flow__is_armed(word = load_acquire(&self->wait), epoch)) {
         if (flow__runtime.n_workers == 0)
-            r = drive_meanwhile(deadline);
+            r = drive_meanwhile(self, epoch, deadline);
         else if (flow__sys.futex_wait(low_half(self), (uint32_t)word, deadline) &&
                  flow__sys.now() >= deadline)
             r = -ETIMEDOUT;

@@ -320,8 +320,16 @@ void *flow__worker_main(void *worker);
 
 /* Runs what is ready on w, which the caller owns; if nothing is, waits for something until the
  * deadline. Returns the number of dispatches, or -EDEADLK. A stop ends the waiting, unless
- * for_stop. */
-int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, bool for_stop);
+ * for_stop; so does the end of all tasks, unless a stand-in waits for what other threads do. */
+struct flow__driving {
+    bool for_stop;
+    struct flow__task *stand_in; /* or NULL; ends the driving, and the waiting, once it is won */
+    uint64_t epoch;
+};
+int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, const struct flow__driving *how);
+
+/* For a thread whose stand-in waits: drives until something was run or it is won; as flow_drive. */
+int flow__drive_waiting(struct flow__task *stand_in, uint64_t epoch, flow_deadline deadline);
 
 /* Nothing runs, nothing is queued, and nothing outside can wake a task: a deadlock if tasks live.
  * Exact only while all workers sleep; call it twice. */
@@ -384,8 +392,8 @@ static inline void flow__resume_won(struct flow__worker *w, struct flow__task *t
         flow__resume_won_slowly(w, t);
 }
 
-/* Sleeps until the thread that drives has finished a round. */
-void flow__wait_for_driver(flow_deadline deadline);
+/* Sleeps until the thread that drives has finished a round, or, not NULL, the stand-in is won. */
+void flow__wait_for_driver(struct flow__task *stand_in, uint64_t epoch, flow_deadline deadline);
 
 /* What a call that needs a coroutine says elsewhere: -EPERM, -ESHUTDOWN or -ENOTSUP. */
 int flow__outside(void);

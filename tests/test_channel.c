@@ -997,7 +997,7 @@ static void *send_from_thread(void *c)
     return NULL;
 }
 
-/* Two threads and nobody else. */
+/* Two threads and nobody else, also where the program itself drives the runtime. */
 static void between_threads(size_t capacity)
 {
     struct flow_chan *c = make(8, capacity);
@@ -1028,10 +1028,13 @@ static void test_threads(void **state)
     test_stop();
     driven.workers = 0;
     test_start_with(&driven);
+    between_threads(0);
+    between_threads(3);
     c = make(8, 0);
     assert_int_equal(flow_spawn(&task, send_one, c), 0);
     assert_int_equal(flow_chan_recv(c, &x, FLOW_FOREVER), 0);
     assert_int_equal(x, 77);
+    assert_int_equal(flow_chan_recv(c, &x, FLOW_FOREVER), -EDEADLK); /* nobody is left */
     assert_int_equal(flow_chan_recv(c, &x, flow_after(FLOW_MS(1))), -ETIMEDOUT);
     destroy(c);
     must_join(task);
