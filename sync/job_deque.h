@@ -12,9 +12,9 @@
  * All there is to know stands in one word, { version:40 | top:16 | count:8 }: the entries are those
  * at top, top + 1, ... top + count - 1. Whoever changes it does so by one CAS, so there is one order
  * of all changes and nothing to be said about two words. A thief reads its entry before its CAS;
- * that the word is the same proves that the entry was still there, since each push and each
- * take_newest has another version: for a false match a thief would have to sleep through exactly
- * 2^40 of them. Invariants: count <= FLOW__JOB_DEQUE_SIZE; each entry pushed is returned once. */
+ * that the word is the same proves that the entry was still there: another one in its place means
+ * that the owner took it back and pushed again, and each take_newest has another version. For a false
+ * match a thief would have to sleep through exactly 2^40 of them. Invariants: count <= FLOW__JOB_DEQUE_SIZE; each entry pushed is returned once. */
 #ifndef FLOW_SYNC_JOB_DEQUE_H
 #define FLOW_SYNC_JOB_DEQUE_H
 
@@ -66,7 +66,7 @@ static inline bool flow__job_deque_push(struct flow__job_deque *d, void *entry)
         /* [JOBS-1] seq_cst: its release half pairs with [JOBS-2] and publishes the entry and what
          * it points to; as a full barrier it orders the push before the look at who sleeps, see
          * sync/parker.h. */
-    } while (!cas_seq(&d->word, &word, word + FLOW__DEQUE_ONE + FLOW__DEQUE_NEXT_VERSION));
+    } while (!cas_seq(&d->word, &word, word + FLOW__DEQUE_ONE));
     return true;
 }
 

@@ -269,6 +269,65 @@ static void runs_while_its_parent_sleeps(void **state)
     test_in_coroutine(forked_then_asleep);
 }
 
+/* Also when a yield goes straight to the next coroutine. */
+static flow_result yield_till_open(void *arg)
+{
+    while (!atomic_load(&((struct gate *)arg)->open))
+        if (flow_yield())
+            break;
+    return flow_ok(NULL);
+}
+
+static flow_result yield_straight(void *arg)
+{
+    struct gate gate = {false};
+    flow_task other;
+
+    (void)arg;
+    EXPECT_EQ(flow_yield(), 0); /* not as the call of a foreign thread's task any more */
+    EXPECT_EQ(flow_spawn_now(&other, yield_till_open, &gate), 0);
+    for (int i = 0; i < 10; i++) {
+        uint64_t before = test_stats().total.spawned;
+        struct flow_job job;
+
+        flow_fork(&job, fib_untyped, (void *)1);
+        EXPECT_EQ(flow_yield(), 0);
+        EXPECT_EQ(test_stats().total.spawned, before + 1);
+        EXPECT_EQ(flow_sync(&job).i64, 1);
+    }
+    atomic_store(&gate.open, true);
+    EXPECT_EQ(flow_join(other, NULL, FLOW_FOREVER), 0);
+    return flow_ok(NULL);
+}
+
+static void each_yield_hands_them_out(void **state)
+{
+    (void)state;
+    test_in_coroutine(yield_straight);
+}
+
+/* A coroutine that never suspends: only a thief can have run the job. */
+static flow_result without_a_suspension(void *arg)
+{
+    struct gate gate = {false};
+    struct flow_job job, small;
+
+    (void)arg;
+    flow_fork(&job, open_gate, &gate);
+    while (test_workers() > 1 && !atomic_load(&gate.open)) {
+        flow_fork(&small, fib_untyped, (void *)1); /* looks whether a thief has asked */
+        EXPECT_EQ(flow_sync(&small).i64, 1);
+    }
+    EXPECT_EQ(flow_sync(&job).i64, 2);
+    return flow_ok(NULL);
+}
+
+static void an_idle_worker_takes_it(void **state)
+{
+    (void)state;
+    test_in_coroutine(without_a_suspension);
+}
+
 /* A flow_spawn_now child forks, suspends, and its parent, which has forked too, goes on. */
 static flow_result nested_child(void *arg)
 {
@@ -752,6 +811,8 @@ int main(void)
         TEST(random_trees_that_roam),
         TEST(a_job_waits_for_its_sibling),
         TEST(runs_while_its_parent_sleeps),
+        TEST(each_yield_hands_them_out),
+        TEST(an_idle_worker_takes_it),
         TEST(within_spawn_now),
         TEST(many_at_once),
         TEST(deep_recursion),

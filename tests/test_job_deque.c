@@ -45,6 +45,24 @@ static void as_an_array(void **state)
     }
 }
 
+/* A thief that has read its entry must notice that another one lies there now. */
+static void a_place_that_is_filled_anew(void **state)
+{
+    static struct flow__job_deque d;
+    uint64_t word;
+
+    (void)state;
+    memset(&d, 0, sizeof d);
+    for (int i = 0; i < 100; i++) {
+        flow__job_deque_push(&d, ENTRY(1));
+        word = load_relaxed(&d.word);
+        assert_ptr_equal(flow__job_deque_take_newest(&d), ENTRY(1));
+        flow__job_deque_push(&d, ENTRY(2));
+        assert_true(load_relaxed(&d.word) != word);
+        assert_ptr_equal(flow__job_deque_steal(&d), ENTRY(2));
+    }
+}
+
 /* ---- with thieves ---- */
 
 #define MANY TEST_ROUNDS(400000, 60000)
@@ -127,7 +145,8 @@ static void each_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(as_an_array), TEST(each_once)};
+    const struct CMUnitTest tests[] = {TEST(as_an_array), TEST(a_place_that_is_filled_anew),
+                                       TEST(each_once)};
 
     return cmocka_run_group_tests_name("job_deque", tests, NULL, NULL);
 }

@@ -247,6 +247,30 @@ static void cancellation_passes_through(void **state)
     test_stop();
 }
 
+/* Also where no piece ever waits. */
+static int cancel_first(int64_t begin, int64_t end, void *arg)
+{
+    atomic_fetch_add((atomic_int *)arg, (int)(end - begin));
+    if (begin == 0)
+        EXPECT_EQ(flow_cancel(flow_self()), 0);
+    return 0;
+}
+
+static flow_result cancel_itself(void *arg)
+{
+    (void)arg;
+    EXPECT_EQ(flow_parallel_for(0, 1000, 1, cancel_first, &cells), -ECANCELED);
+    return flow_ok(NULL);
+}
+
+static void no_piece_begins_after_that(void **state)
+{
+    (void)state;
+    atomic_store(&cells, 0);
+    test_in_coroutine(cancel_itself);
+    assert_true(atomic_load(&cells) < 1000);
+}
+
 /* ---- reductions ---- */
 
 /* x -> a x + b, composed: the order matters, and nothing is rounded. */
@@ -561,6 +585,7 @@ int main(void)
         TEST(an_error_is_the_first_by_index),
         TEST(an_error_cancels_what_runs),
         TEST(cancellation_passes_through),
+        TEST(no_piece_begins_after_that),
         TEST(what_does_not_commute),
         TEST(the_same_to_the_last_bit),
         TEST(a_fold_may_fail),
