@@ -3,6 +3,7 @@
  * Scopes: nothing outlives them, errors come up through levels, cancellation goes down, deadlines,
  * a million tasks, and their misuse.
  * Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
+#include "core/scope.h"
 #include "tests/support/test.h"
 
 #include <errno.h>
@@ -172,6 +173,16 @@ static flow_result errors(void *arg)
     EXPECT_EQ(flow_scope_spawn(&scope, NULL, count, NULL), 0);
     EXPECT_EQ(flow_scope_close(&scope), -ECANCELED);
     expect_status(&scope, 2, 0, 1, 0);
+
+    /* The first error is the one. */
+    collect.flags = FLOW_SCOPE_COLLECT;
+    EXPECT_EQ(flow_scope_open(&scope, &collect), 0);
+    for (int error = EIO; error < EIO + 3; error++) {
+        EXPECT_EQ(flow_scope_spawn(&scope, NULL, fail_with, (void *)(intptr_t)error), 0);
+        EXPECT_EQ(flow_scope_wait(&scope, FLOW_FOREVER), 0);
+    }
+    EXPECT_EQ(flow_scope_close(&scope), -EIO);
+    expect_status(&scope, 3, 3, 0, -EIO);
 
     /* All have their chance. */
     collect.flags = FLOW_SCOPE_COLLECT;
@@ -625,6 +636,90 @@ static flow_result grow_trees(void *arg)
     return flow_ok(NULL);
 }
 
+/* A walk that has got to a task when that one ends goes on with the next: what is told here by hand,
+ * as it takes two workers and luck otherwise. */
+static flow_result end_under_cursor(void *arg)
+{
+    struct flow_scope scope;
+    struct flow__scope *inside = flow__scope_of(&scope);
+
+    (void)arg;
+    EXPECT_EQ(flow_scope_open(&scope, NULL), 0);
+    for (int i = 0; i < 20; i++)
+        EXPECT_EQ(flow_scope_spawn(&scope, NULL, wait_for_cancel, NULL), 0);
+    EXPECT_EQ(flow_scope_cancel(&scope), 0);
+    flow__spin_lock(&inside->guard);
+    inside->cursor = inside->first;
+    flow__spin_unlock(&inside->guard);
+    EXPECT_EQ(flow_scope_close(&scope), -ECANCELED);
+    EXPECT(inside->cursor == UINT32_MAX);
+    return flow_ok(NULL);
+}
+
+static void test_end_under_cursor(void **state)
+{
+    (void)state;
+    test_in_coroutine(end_under_cursor);
+}
+
+/* ---- a scope that is cancelled while its tasks end cancels nobody else's ---- */
+
+static atomic_bool cancelled_enough;
+
+static flow_result end_soon(void *arg)
+{
+    for (intptr_t i = 0; i < (intptr_t)arg % 3; i++)
+        flow_yield();
+    return flow_ok(NULL);
+}
+
+static flow_result cancel_often(void *arg)
+{
+    struct flow_scope scope;
+    int rounds = TEST_ROUNDS(3000, 200), r;
+
+    for (int n = 0; n < rounds; n++) {
+        EXPECT_EQ(flow_scope_open(&scope, NULL), 0);
+        for (intptr_t i = 0; i < 150; i++)
+            EXPECT_EQ(flow_scope_spawn(&scope, NULL, end_soon, (void *)i), 0);
+        if (n % 2)
+            EXPECT_EQ(flow_yield(), 0);
+        EXPECT_EQ(flow_scope_cancel(&scope), 0);
+        r = flow_scope_close(&scope);
+        EXPECT_EQ(r, -ECANCELED);
+    }
+    atomic_store(&cancelled_enough, true);
+    return flow_ok(arg);
+}
+
+static flow_result be_a_stranger(void *arg)
+{
+    struct flow_scope scope;
+
+    while (!atomic_load(&cancelled_enough)) {
+        EXPECT_EQ(flow_scope_open(&scope, NULL), 0);
+        for (intptr_t i = 0; i < 40; i++)
+            EXPECT_EQ(flow_scope_spawn(&scope, NULL, end_soon, (void *)i), 0);
+        EXPECT_EQ(flow_scope_close(&scope), 0);
+        EXPECT_EQ(flow_yield(), 0);
+    }
+    return flow_ok(arg);
+}
+
+static void test_strangers(void **state)
+{
+    flow_task task[4];
+
+    (void)state;
+    atomic_store(&cancelled_enough, false);
+    test_start();
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(flow_spawn(&task[i], i ? be_a_stranger : cancel_often, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(flow_join(task[i], NULL, FLOW_FOREVER), 0);
+    test_stop();
+}
+
 static void test_trees(void **state)
 {
     (void)state;
@@ -653,6 +748,8 @@ int main(void)
         TEST(test_threads),
         TEST(test_many),
         TEST(test_trees),
+        TEST(test_strangers),
+        TEST(test_end_under_cursor),
     };
 
     return cmocka_run_group_tests_name("scope", tests, NULL, NULL);
