@@ -3,7 +3,7 @@
  * Stealing, and the groups of workers that memory nodes make, on machines that are not there
  * (FLOW_TOPOLOGY): many workers on the CPUs that there are. What is judged is who ran what, that
  * everything ran, and who woke whom; never how long it took. */
-#include "core/group.h"
+#include "core/queues.h"
 #include "core/steal.h"
 #include "tests/support/child.h"
 #include "tests/support/machine.h"
@@ -246,6 +246,14 @@ CASE(a_skewed_load_reaches_every_worker)
 
 static flow__atomic(int) n_kept, turn; /* turn: 0 nobody's, else of the worker that may look, or -1 */
 
+static flow_result hold_here(void *unused)
+{
+    exchange_seq(&turn, 1);
+    while (!load_seq(&tally.go)) /* not a yield */
+        sched_yield();
+    return flow_ok(unused);
+}
+
 static void await(flow__atomic(int) * what, int value)
 {
     while (load_seq(what) != value)
@@ -298,6 +306,35 @@ CASE(only_what_has_waited_for_long_enough_is_taken)
     stop();
 }
 
+CASE(the_age_of_a_queue_starts_over_when_its_tasks_have_gone)
+{
+    struct flow__task *loot[8];
+    struct flow__group *g;
+    uint32_t n = 0;
+
+    start_on(&machine_one_node, 1);
+    g = rt->groups;
+    tally_begin();
+    spawn_at(0, FLOW_PINNED, hold_here, NULL);
+    WAIT_UNTIL(load_seq(&turn) == 1);
+    REQUIRE_EQUAL(flow__queue_age(&g->queue, flow__sys.now()), -1);
+    for (int i = 0; i < 4; i++)
+        REQUIRE_EQUAL(flow_spawn(NULL, work, (void *)1), 0);
+    REQUIRE_EQUAL(flow__queue_age(&g->queue, flow__sys.now()), 0);
+    REQUIRE(flow__queue_age(&g->queue, flow_after(FLOW_MS(1))) > 900000);
+    for (uint32_t taken; (taken = flow__rob_queue(&g->queue, loot + n, 3)) > 0; n += taken)
+        REQUIRE_EQUAL(taken, n == 0 ? 2 : 1);
+    REQUIRE_EQUAL(n, 4);
+    REQUIRE_EQUAL(flow__queue_age(&g->queue, flow__sys.now()), -1);
+    for (uint32_t i = 0; i < n; i++)
+        flow__submit_from_thread(g, loot[i]);
+    REQUIRE_EQUAL(flow__queue_age(&g->queue, flow_after(FLOW_MS(1))), 0);
+    store_relaxed(&tally.go, true);
+    REQUIRE(test_wait_until_empty());
+    REQUIRE_EQUAL(load_seq(&tally.ran), 4);
+    stop();
+}
+
 /* ---- polls ---- */
 
 static flow__atomic(bool) sent, came;
@@ -329,6 +366,8 @@ static flow_result slow_yielder(void *unused)
         yield_after_a_millisecond();
     }
     EXPECT(n <= 20);
+    while (flow__owned_worker->poll_interval < 61) /* and quick again */
+        flow_yield();
     return flow_ok(unused);
 }
 
@@ -348,14 +387,6 @@ CASE(slow_tasks_do_not_keep_a_worker_from_looking)
 }
 
 /* ---- nodes that cannot help themselves ---- */
-
-static flow_result hold(void *unused)
-{
-    (void)unused;
-    while (!load_seq(&tally.go)) /* not a yield */
-        sched_yield();
-    return flow_ok(NULL);
-}
 
 static flow_result spawn_and_hold(void *n)
 {
@@ -378,7 +409,7 @@ static void rescue(const struct machine *machine, int workers, int on_node, int6
         tally_begin();
         test_nap(nap); /* long: the sentries of an idle process sleep without end */
         for (int i = 1; i < on_node; i++)
-            spawn_at(i, FLOW_PINNED, hold, NULL);
+            spawn_at(i, FLOW_PINNED, hold_here, NULL);
         spawn_at(0, FLOW_PINNED, spawn_and_hold, (void *)(intptr_t)(round % 2 ? 1 : 100));
         REQUIRE(test_wait_until_empty());
         for (int i = 0; i < on_node; i++)
@@ -426,17 +457,11 @@ static flow_result poll_with_old_work(void *unused)
     return flow_ok(unused);
 }
 
-static flow_result hold_in_turn(void *unused)
-{
-    exchange_seq(&turn, 1);
-    return hold(unused);
-}
-
 CASE(a_busy_node_whose_work_waits_calls_for_help)
 {
     start_on(&machine_four_nodes, 8);
     tally_begin();
-    spawn_at(1, FLOW_PINNED, hold_in_turn, NULL);
+    spawn_at(1, FLOW_PINNED, hold_here, NULL);
     spawn_at(0, FLOW_PINNED, poll_with_old_work, NULL);
     REQUIRE(test_wait_until_empty());
     stop();
@@ -455,7 +480,7 @@ static flow_result spawn_and_call_the_sentry_away(void *unused)
     if (sentry >= 0) {
         o.worker = 2 + sentry;
         o.flags = FLOW_PINNED;
-        EXPECT_EQ(flow_spawn_with(NULL, &o, hold, NULL), 0);
+        EXPECT_EQ(flow_spawn_with(NULL, &o, hold_here, NULL), 0);
     }
     while (load_seq(&tally.ran) < 10)
         sched_yield();
@@ -470,7 +495,7 @@ CASE(a_sentry_that_is_called_away_is_replaced)
     for (int round = 0; round < 60; round++) {
         tally_begin();
         test_nap(round % 4 == 3 ? FLOW_MS(60) : round % 16 * FLOW_MS(1));
-        spawn_at(1, FLOW_PINNED, hold, NULL);
+        spawn_at(1, FLOW_PINNED, hold_here, NULL);
         spawn_at(0, FLOW_PINNED, spawn_and_call_the_sentry_away, NULL);
         REQUIRE(test_wait_until_empty());
     }
@@ -483,8 +508,8 @@ CASE(what_threads_spawn_does_not_wait_for_a_stuck_node)
     start_on(&machine_four_nodes, 8);
     for (int round = 0; round < 20; round++) {
         tally_begin();
-        spawn_at(0, FLOW_PINNED, hold, NULL);
-        spawn_at(1, FLOW_PINNED, hold, NULL);
+        spawn_at(0, FLOW_PINNED, hold_here, NULL);
+        spawn_at(1, FLOW_PINNED, hold_here, NULL);
         test_nap(round % 2 ? FLOW_MS(60) : 0);
         for (int i = 0; i < 8; i++)
             REQUIRE_EQUAL(flow_spawn(NULL, work, (void *)50), 0);
@@ -492,6 +517,33 @@ CASE(what_threads_spawn_does_not_wait_for_a_stuck_node)
         store_relaxed(&tally.go, true);
         REQUIRE(test_wait_until_empty());
     }
+    stop();
+}
+
+static flow_result keep_here(void *unused)
+{
+    fetch_add_seq(&n_kept, 1);
+    return hold_here(unused);
+}
+
+/* One task, into the queue of the stuck node one time in four: it prefers one where somebody rests.
+ * The other node's sentry sleeps without end by then. */
+CASE(a_thread_that_queues_at_a_stuck_node_calls_for_help)
+{
+    start_on(&machine_four_nodes, 4);
+    for (int round = 0; round < 40; round++) {
+        tally_begin();
+        WAIT_UNTIL(!load_seq(&rt->groups[1].watching) && flow__others_sleep(&rt->groups[0]));
+        store_relaxed(&n_kept, 0);
+        spawn_at(0, FLOW_PINNED, keep_here, NULL);
+        spawn_at(1, FLOW_PINNED, keep_here, NULL);
+        WAIT_UNTIL(load_seq(&n_kept) == 2);
+        REQUIRE_EQUAL(flow_spawn(NULL, work, (void *)1), 0);
+        WAIT_UNTIL(load_seq(&tally.ran) == 1);
+        store_relaxed(&tally.go, true);
+        REQUIRE(test_wait_until_empty());
+    }
+    REQUIRE(load_relaxed(&rt->foreign_calls) > 0);
     stop();
 }
 
@@ -555,8 +607,8 @@ CASE(what_is_queued_for_a_node_ends_with_the_runtime)
 
     start_on(&machine_four_nodes, 8);
     tally_begin();
-    spawn_at(6, FLOW_PINNED, hold, NULL);
-    spawn_at(7, FLOW_PINNED, hold, NULL);
+    spawn_at(6, FLOW_PINNED, hold_here, NULL);
+    spawn_at(7, FLOW_PINNED, hold_here, NULL);
     o.node = 3;
     for (int i = 0; i < 100; i++)
         REQUIRE_EQUAL(flow_spawn_with(NULL, &o, stay, (void *)3), 0);
