@@ -3,6 +3,7 @@
  * Groups: made at start, by the thread that starts; then surplus flags, by their workers,
  * and calls for help, by workers and foreign threads. */
 #include "core/group.h"
+#include "core/arena.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -21,18 +22,29 @@ static int count_groups(const struct flow__placement *placement)
     return n;
 }
 
-static size_t in_lines(size_t bytes)
-{
-    return (bytes + FLOW__CACHE_LINE - 1) & ~(size_t)(FLOW__CACHE_LINE - 1);
-}
-
+/* The groups, then two tables for each. */
 static size_t all_bytes(const struct flow__runtime *rt)
 {
     size_t n = (size_t)rt->n_groups;
-    size_t of_each = sizeof *rt->groups + in_lines(n * sizeof(struct flow__haul)) +
-                     in_lines(n * sizeof(uint16_t)) + FLOW__CACHE_LINE;
 
-    return n * of_each + (size_t)rt->n_places; /* flags: rounded up by the line above */
+    return n * sizeof *rt->groups + n * n * (sizeof(struct flow__haul) + sizeof(uint16_t));
+}
+
+/* Before anything writes to them: a page or more for each, on its node. */
+static void place_groups(struct flow__runtime *rt)
+{
+    int first = 0;
+
+    if (rt->topology.n_nodes == 1)
+        return;
+    flow__sys.advise(rt->groups, rt->group_bytes, MADV_NOHUGEPAGE);
+    for (int i = 0; i < rt->n_groups; i++) {
+        int node = rt->placement.node[first];
+
+        flow__arena_bind(&rt->groups[i], sizeof rt->groups[i], node);
+        while (first < rt->n_places && rt->placement.node[first] == node)
+            first++;
+    }
 }
 
 /* In the order in which the first of the group's workers would come to them. */
@@ -70,7 +82,8 @@ static void open_group(struct flow__group *g, const struct flow__placement *plac
 
 int flow__groups_open(struct flow__runtime *rt)
 {
-    char *tables;
+    struct flow__haul *hauls;
+    uint16_t *others;
     int first = 0;
 
     rt->n_groups = count_groups(&rt->placement);
@@ -78,17 +91,16 @@ int flow__groups_open(struct flow__runtime *rt)
     rt->groups = flow__sys.map(rt->group_bytes, PROT_READ | PROT_WRITE, 0);
     if (!rt->groups)
         return -ENOMEM;
+    place_groups(rt);
     for (int i = 0; i < rt->n_groups; i++) {
         open_group(&rt->groups[i], &rt->placement, first);
         first += rt->groups[i].n_workers;
     }
-    tables = (char *)(rt->groups + rt->n_groups);
-    for (struct flow__group *g = rt->groups; g < rt->groups + rt->n_groups; g++) {
-        g->surplus = (void *)tables;
-        g->hauls = (void *)(tables + in_lines((size_t)g->n_workers));
-        tables = (char *)g->hauls + in_lines((size_t)rt->n_groups * sizeof *g->hauls);
-        order_others(rt, g, (void *)tables);
-        tables += in_lines((size_t)rt->n_groups * sizeof *g->others);
+    hauls = (void *)(rt->groups + rt->n_groups);
+    others = (void *)(hauls + rt->n_groups * rt->n_groups);
+    for (int i = 0; i < rt->n_groups; i++) {
+        rt->groups[i].hauls = hauls + i * rt->n_groups;
+        order_others(rt, &rt->groups[i], others + i * rt->n_groups);
     }
     return 0;
 }

@@ -52,8 +52,8 @@ struct flow__watch {
 
 struct flow__group;
 
-/* In whole pages, since each worker's are bound to its node. (Where pages are larger than 4 KiB, the
- * last worker of a node may share one with the first of the next.) */
+/* In whole pages, since each worker's, and each group's, are bound to its node. (Where pages are
+ * larger than 4 KiB, the last worker of a node may share one with the first of the next.) */
 #define FLOW__WORKER_ALIGN 4096
 
 struct flow__worker {
@@ -150,13 +150,15 @@ struct flow__group {
     flow__atomic(int64_t) watch_ns;   /* its next pause */
     flow__atomic(int64_t) called_at;  /* the group's last call for help, by who called */
 
+    /* A flag per worker: it may have something to steal. Each is written by its worker. */
+    flow__cache_aligned flow__atomic(uint8_t) surplus[FLOW__MAX_WORKERS];
+
     /* Constant while workers run. */
     int node; /* index in the topology */
     int first, n_workers;
     const uint16_t *others;           /* the other groups, nearest first */
-    flow__atomic(uint8_t) *surplus;   /* a flag per worker: it may have something to steal */
     struct flow__haul *hauls;         /* from each group */
-} __attribute__((aligned(128)));
+} __attribute__((aligned(FLOW__WORKER_ALIGN)));
 
 enum flow__state { FLOW__STOPPED, FLOW__RUNNING_STATE, FLOW__STOPPING, FLOW__FORKED };
 
