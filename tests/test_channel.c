@@ -884,6 +884,47 @@ static void test_cancelled_calls(void **state)
     in_coroutine(cancelled_calls);
 }
 
+static int use_channel(void *arg)
+{
+    struct flow_chan *c = arg;
+    uint64_t x = 8;
+    flow_task other;
+
+    EXPECT_EQ(flow_chan_send(c, &x, GENEROUS), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_NOW), 0);
+    EXPECT_EQ(flow_spawn(&other, send_one, c), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_FOREVER), 0); /* also when it has to wait */
+    EXPECT_EQ(x, 77);
+    EXPECT_EQ(flow_join(other, NULL, GENEROUS), 0);
+    return 0;
+}
+
+static void shielded_calls(void)
+{
+    struct flow_chan *c = make(8, 1);
+    struct flow_ambient past = FLOW_AMBIENT_INIT;
+    uint64_t x = 1;
+
+    EXPECT_EQ(flow_chan_send(c, &x, GENEROUS), 0);
+    EXPECT_EQ(flow_deadline_push(&past, flow_now()), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_FOREVER), -ECANCELED);
+    EXPECT_EQ(flow_deadline_pop(&past), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_FOREVER), 0);
+    EXPECT_EQ(flow_deadline_push(&past, flow_after(FLOW_US(200))), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_FOREVER), -ECANCELED); /* ended while it waited */
+    EXPECT_EQ(flow_deadline_pop(&past), 0);
+    flow_cancel(flow_self());
+    EXPECT_EQ(flow_shield(use_channel, c), 0);
+    EXPECT_EQ(flow_chan_recv(c, &x, FLOW_FOREVER), -ECANCELED);
+    destroy(c);
+}
+
+static void test_shielded_calls(void **state)
+{
+    (void)state;
+    in_coroutine(shielded_calls);
+}
+
 /* All who wait in a channel are cancelled while others send, receive and close. */
 static void test_cancel_storm(void **state)
 {
@@ -1049,7 +1090,7 @@ int main(void)
         TEST(test_batch_edges),    TEST(test_torture),
         TEST(test_torture_closed), TEST(test_cancelled_calls),
         TEST(test_cancel_storm),   TEST(test_budget),
-        TEST(test_threads),
+        TEST(test_threads),        TEST(test_shielded_calls),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

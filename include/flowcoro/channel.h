@@ -14,8 +14,10 @@
  *
  * Elements are copied inside a spin lock: keep them small, and send pointers to what is large.
  *
- * Cancellation: every call below with a deadline gives -ECANCELED to a cancelled coroutine even when
- * it would not have had to wait. The try calls do not look at it, so they can be used to clean up.
+ * Cancellation: every call below with a deadline gives -ECANCELED to a cancelled coroutine, or one whose
+ * ambient deadline has passed, even when it would not have had to wait; else a loop over a channel
+ * that is never empty would not end. Not within a shield (flowcoro/cancel.h), nor for the try calls:
+ * both can be used to clean up.
  * A coroutine whose calls never have to wait gives its turn to others now and then. */
 #ifndef FLOWCORO_CHANNEL_H
 #define FLOWCORO_CHANNEL_H
