@@ -457,6 +457,7 @@ static struct {
     {"beyond", -EINVAL, "is not where a block of it begins"},
     {"never", -EINVAL, "is not where a block of it begins"},
     {"other pool", -EINVAL, "belongs to another pool"},
+    {"remembered", -EINVAL, "belongs to another pool"},
     {"heap", -EINVAL, "belongs to no pool"},
     {"stack", -EINVAL, "belongs to no pool"},
     {"static", -EINVAL, "belongs to no pool"},
@@ -496,6 +497,18 @@ static int misuse(const char *what)
         r = flow_pool_free(pool, flow__chunk_at(a)->first + 63 * 48);
     } else if (!strcmp(what, "other pool")) {
         r = flow_pool_free(pool, c);
+    } else if (!strcmp(what, "remembered")) {
+        /* A chunk that the magazine remembered is gone, and its description another pool's. */
+        flow_pool *third;
+
+        REQUIRE_EQUAL(flow_pool_free(pool, a), 0);
+        REQUIRE_EQUAL(flow_pool_free(pool, b), 0);
+        REQUIRE_EQUAL(flow_pool_shrink(pool), 1);
+        third = pool_of(o);
+        a = flow_pool_alloc(third);
+        r = flow_pool_free(pool, a);
+        REQUIRE_EQUAL(flow_pool_free(third, a), 0);
+        REQUIRE_EQUAL(flow_pool_destroy(third), 0);
     } else if (!strcmp(what, "heap")) {
         r = flow_pool_free(pool, heap);
     } else if (!strcmp(what, "stack")) {
@@ -512,7 +525,10 @@ static int misuse(const char *what)
     REQUIRE(flow__pool_is_sound(pool) && flow__pool_is_sound(other));
     flow_pool_free(other, c);
     REQUIRE_EQUAL(flow_pool_destroy(other), 0);
-    REQUIRE_EQUAL(flow_pool_destroy(pool), strncmp(what, "twice", 5) ? 2 : what[5] ? 0 : 1);
+    REQUIRE_EQUAL(flow_pool_destroy(pool), !strcmp(what, "remembered") ? 0
+                                           : strncmp(what, "twice", 5) ? 2
+                                           : what[5]                   ? 0
+                                                                       : 1);
     return r;
 }
 
@@ -689,6 +705,30 @@ CASE(no_memory_at_any_place_gives_a_clean_error)
     }
 }
 
+/* The system has only small pieces left. */
+static void *map_small(size_t bytes, int prot, int flags)
+{
+    return bytes > 256 * 1024 ? NULL : flow__sys_real.map(bytes, prot, flags);
+}
+
+CASE(smaller_chunks_are_made_when_large_ones_are_refused)
+{
+    struct flow_pool_options o = options(1000);
+    flow_pool *pool;
+    static void *block[MANY];
+
+    o.expansion_factor = 5.0;
+    pool = pool_of(o);
+    flow__sys.map = map_small;
+    for (int i = 0; i < MANY; i++)
+        REQUIRE((block[i] = flow_pool_alloc(pool)));
+    flow__sys.map = flow__sys_real.map;
+    REQUIRE(stats_of(pool).chunks > MANY * 1000 / (256 * 1024));
+    for (int i = 0; i < MANY; i++)
+        REQUIRE_EQUAL(flow_pool_free(pool, block[i]), 0);
+    REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+}
+
 /* Other workers' free blocks are found before a call fails for want of memory. */
 CASE(without_memory_free_blocks_in_other_magazines_are_found)
 {
@@ -785,6 +825,7 @@ static flow_result shrink(void *unused)
     REQUIRE_EQUAL(flow_pool_shrink(pool), 1);
     require_figures(pool, 0, 0);
     REQUIRE_EQUAL(stats_of(pool).bytes, 0);
+    REQUIRE(!flow__chunk_at(block[0]) && !flow__chunk_at(block[1023]));
     REQUIRE_EQUAL(flow_pool_shrink(pool), 0);
     /* It begins anew. */
     REQUIRE((block[0] = flow_pool_alloc(pool)));

@@ -223,6 +223,7 @@ CASE(at_the_cap_the_nearest_node_is_robbed_first)
                 n = 400;
             on_node(thief, take, (struct job){.pool = pool, .n = n, .first = taken});
             require_home(taken, n, order[thief][i]);
+            REQUIRE(i > 1 || of_node(pool, -1).raids == 0); /* its depot was enough */
             taken += n;
             if (i > 0) { /* the rest of this node is used by itself, so that it has no free ones */
                 int left = 400 - n;
@@ -328,6 +329,17 @@ CASE(a_magazine_follows_its_worker_to_another_node)
 
         how.worker = 4;
         how.flags = FLOW_PINNED;
+        /* It still has some of node 2 when it is given one of node 0. */
+        block[500] = flow_pool_alloc(pool);
+        require_home(500, 1, 0);
+        REQUIRE(of_node(pool, 2).free_blocks > 0);
+        {
+            struct job one = {.pool = pool, .n = 1, .first = 500};
+
+            REQUIRE_EQUAL(flow_spawn_with(&task, &how, give, &one), 0);
+            REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
+            require_node(pool, 2, total, 0);
+        }
         REQUIRE_EQUAL(flow_spawn_with(&task, &how, take, &job), 0);
         REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
         REQUIRE(flow__pool_is_sound(pool));
