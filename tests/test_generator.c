@@ -415,6 +415,34 @@ static flow_result cancelled_listener(void *unused)
     return flow_err(r);
 }
 
+/* Who waits when it is closed is told so. */
+static void closed_while_waiting(void)
+{
+    flow_result result;
+    flow_task task[3];
+
+    air.listening = 0;
+    EXPECT_EQ(flow_broadcast_create(&air.b, 8, 2), 0);
+    for (int i = 0; i < 3; i++)
+        EXPECT_EQ(flow_spawn(&task[i], cancelled_listener, NULL), 0);
+    while (atomic_load(&air.listening) < 3)
+        rest();
+    for (int i = 0; i < 5; i++)
+        rest();
+    EXPECT_EQ(flow_broadcast_close(air.b), 0);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_EQ(flow_join(task[i], &result, GENEROUS), 0);
+        EXPECT_EQ(result.error, -EPIPE);
+    }
+    EXPECT_EQ(flow_broadcast_destroy(air.b), 0);
+}
+
+static void test_closed_while_waiting(void **state)
+{
+    (void)state;
+    from_both(closed_while_waiting);
+}
+
 static void test_broadcast_torture(void **state)
 {
     enum { TASKS = 12, CANCELLED = 8 };
@@ -462,6 +490,7 @@ int main(void)
         TEST(test_values),   TEST(test_closed_early), TEST(test_too_late),
         TEST(test_misuse),   TEST(test_own_close),    TEST(test_sieve),
         TEST(test_handed_on), TEST(test_broadcast_table), TEST(test_broadcast_torture),
+        TEST(test_closed_while_waiting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

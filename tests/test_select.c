@@ -875,6 +875,50 @@ static void test_meeting(void **state)
     test_stop();
 }
 
+/* Two on different workers, each ready for the other at every moment, and without a deadline: if one went
+ * to sleep although the other had come meanwhile, both would sleep for ever. */
+static flow_result one_side(void *sends)
+{
+    enum { ROUNDS = TEST_ROUNDS(40000, 4000) };
+    uint64_t in = 0, never = 0;
+
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        struct flow_case c[2];
+        int r;
+
+        c[0] = sends ? flow_on_send(torture.chan[0], &i) : flow_on_recv(torture.chan[0], &in);
+        c[1] = flow_on_recv(torture.chan[1], &never);
+        r = flow_select(c, 2, FLOW_FOREVER);
+        EXPECT(r == 0 && c[0].error == 0 && (sends || in == i));
+        if (r)
+            break;
+    }
+    return flow_ok(NULL);
+}
+
+static void test_two_sides(void **state)
+{
+    struct flow_spawn_options how = FLOW_SPAWN_INIT;
+    flow_task task[2];
+
+    (void)state;
+    test_start();
+    torture.chan[0] = make(0);
+    torture.chan[1] = make(0);
+    how.flags = FLOW_PINNED;
+    for (int i = 0; i < 2; i++) {
+        how.worker = i % test_workers();
+        assert_int_equal(flow_spawn_with(&task[i], &how, one_side, i ? &task[i] : NULL), 0);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(flow_join(task[i], NULL, GENEROUS), 0);
+    assert_no_failures();
+    destroy(torture.chan[0]);
+    destroy(torture.chan[1]);
+    assert_true(test_wait_until_empty());
+    test_stop();
+}
+
 /* ---- the end of a channel, cancellation, many ---- */
 
 static flow_result select_two(void *arg)
@@ -994,6 +1038,7 @@ int main(void)
         TEST(test_refusals),     TEST(test_ready_channels), TEST(test_joins),
         TEST(test_events),       TEST(test_timers),         TEST(test_fairness),
         TEST(test_model),        TEST(test_torture),        TEST(test_meeting),
+        TEST(test_two_sides),
         TEST(test_many_cases),   TEST(test_cancelled_select),
         TEST(test_cancel_storm), TEST(test_ending_the_chosen),
     };
