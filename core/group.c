@@ -159,7 +159,9 @@ static bool call(struct flow__worker *w, struct flow__group *other)
     store_relaxed(&other->watch_ns, FLOW__WATCH_LEAST_NS);
     if (!flow__idle_call(&other->idle, &first->parker, sizeof *first))
         return false;
-    if (w)
+    if (w && w->group == other)
+        flow__count(w, wakes); /* a mate, to look after another group in our place */
+    else if (w)
         flow__count(w, calls);
     else
         fetch_add_relaxed(&flow__runtime.foreign_calls, 1);
