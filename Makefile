@@ -93,7 +93,7 @@ OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PERF_SUPPORT) $(EXAMPLE_SUP
 
 # --- what to build -------------------------------------------------------------------
 
-.PHONY: all demo check check-numa perf install uninstall clean help lib tests packages run-demo run-check \
+.PHONY: all demo check check-model check-numa perf install uninstall clean help lib tests packages run-demo run-check \
 	run-check-numa FORCE
 .SECONDARY: $(OBJ)
 
@@ -170,6 +170,10 @@ run-check: all tests
 	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' SANITIZE='$(SANITIZE)' DEBUG='$(DEBUG)' \
 		PKG_CONFIG='$(PKG_CONFIG)' tests/run.sh $(notdir $(TESTS))
 
+# The same as in run-check, but deeper, and with every mutant. Needs a compiler only.
+check-model:
+	@BUILD='$(BUILD)' CC='$(CC)' tests/check_model.sh full
+
 # Not a part of run-check: it boots machines, and takes minutes.
 run-check-numa: $(GUEST) $(BUILD)/examples/numa_map
 	@BUILD='$(BUILD)' tests/numa/run.sh
@@ -243,6 +247,7 @@ help:
 	@echo 'make all        libraries, examples, benchmarks    (V=1, DEBUG=1, SANITIZE=address|thread)'
 	@echo 'make demo       installs what is missing, then runs the examples'
 	@echo 'make check      installs what is missing, then runs every test'
+	@echo 'make check-model explores the models of sync/, and the faults put into them'
 	@echo 'make check-numa boots machines of several memory nodes with QEMU, and tests there'
 	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--json)'
 	@echo 'make rivals     builds what they are compared with, where its compiler and library are'

@@ -4,7 +4,8 @@
  *
  * Everything under sync/ and core/ that several threads touch goes through these
  * names and never through <stdatomic.h>, so that a model checker can put its own
- * operations behind them. This is the C11 back end; it costs nothing.
+ * operations behind them. This is the C11 back end; it costs nothing. With FLOW_MODEL, the name of
+ * another back end's header, that one stands in its place (tests/model/explorer.h).
  *
  * An operation weaker than seq_cst carries a sentence with a [LABEL] at its
  * place of use, and its partner carries the same label. On x86-64 every
@@ -12,6 +13,10 @@
  * that on every machine. */
 #ifndef FLOW_SYNC_ATOMIC_H
 #define FLOW_SYNC_ATOMIC_H
+
+#ifdef FLOW_MODEL
+#include FLOW_MODEL
+#else
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -74,6 +79,11 @@ static inline void flow__pause(void)
     __asm__ volatile("isb" ::: "memory");
 #endif
 }
+
+/* How many rounds to wait before something else is done; a model makes do with one. */
+#define flow__rounds(n) (n)
+
+#endif /* FLOW_MODEL */
 
 #define FLOW__CACHE_LINE    64
 #define flow__cache_aligned __attribute__((aligned(FLOW__CACHE_LINE)))

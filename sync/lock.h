@@ -22,7 +22,7 @@ static inline void flow__lock(struct flow__lock *l)
     /* [LOCK-1] acquire: pairs with [LOCK-2]; what the last holder wrote is visible. */
     if (flow__likely(cas_acquire(&l->word, &seen, 1)))
         return;
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < flow__rounds(100); i++) {
         flow__pause();
         seen = 0;
         if (load_relaxed(&l->word) == 0 && cas_acquire(&l->word, &seen, 1))

@@ -42,7 +42,7 @@
 #define CELLS       FLOW__QUEUE_CELLS /* a power of two, at most 1024 */
 #define CELL_BYTES  (CELLS * sizeof(struct cell))
 #define WARM        2    /* spares that keep their pages */
-#define PATIENCE    1000 /* pauses before a cell is skipped */
+#define PATIENCE    flow__rounds(1000) /* pauses before a cell is skipped */
 #define NUMBER_BITS 24
 #define NUMBER_MASK (((uint64_t)1 << NUMBER_BITS) - 1)
 #define FIRST_BITS  4 /* the first block has 16 segments, each other as many as all before it */

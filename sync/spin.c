@@ -7,8 +7,8 @@
 
 #include <sched.h>
 
-#define PAUSES 64 /* longer than any holder needs that runs */
-#define YIELDS 64
+#define PAUSES flow__rounds(64) /* longer than any holder needs that runs */
+#define YIELDS flow__rounds(64)
 #define NAP_NS 50000
 
 void flow__spin_wait(struct flow__spin *s)

@@ -21,7 +21,9 @@
 
 #include <stddef.h>
 
+#ifndef FLOW__RING_SIZE /* a model makes it small, so that it is full at times */
 #define FLOW__RING_SIZE 256u
+#endif
 
 struct flow__task_ring {
     flow__cache_aligned
