@@ -219,7 +219,7 @@ static void give_segment(flow_queue *q, uint32_t number)
 /* Is done with n things. */
 static inline void finish(flow_queue *q, uint32_t number, uint32_t n)
 {
-    /* [QUEUE-3] seq_cst: reads and writes of the cells by all who are done come before those of the
+    /* Sequentially consistent: reads and writes of the cells by all who are done come before those of the
      * segment's next use; its other half is this very operation, by the last one. */
     if (flow__unlikely(fetch_add_seq(&segment_at(q, number)->done, n) + n == CELLS + 2))
         give_segment(q, number);

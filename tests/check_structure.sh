@@ -2,6 +2,7 @@
 # What the sources and the library must look like, whatever they do: one-way includes, paired
 # memory-order labels, exported symbols, headers that stand alone, hardening. Needs `make all`.
 set -u
+shopt -s lastpipe # verdict, at the end of a pipe, sets status here
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C
 BUILD=${BUILD:-build} CC=${CC:-gcc} CXX=${CXX:-g++}
