@@ -352,7 +352,8 @@ static int fold_sum(int64_t begin, int64_t end, void *value, void *arg)
     if (begin % 512 == 0)
         EXPECT_EQ(flow_yield(), 0);
     for (int64_t i = begin; i < end; i++)
-        *sum += (i % 3 ? 1.0 : -1e10) / (double)(i * i % 10007 + 1);
+        *sum += (double)(int64_t)((uint64_t)i * 0x9e3779b97f4a7c15u) *
+                ((double)((uint64_t)i * (uint64_t)i % 1009) + 0.1);
     return 0;
 }
 
