@@ -149,6 +149,35 @@ static uint64_t uts_serial(uint64_t node)
     return nodes;
 }
 
+/* The root's children from begin to end, by halves. */
+struct uts_range {
+    uint64_t begin, end;
+};
+
+static uint64_t uts_roots(struct uts_range r);
+FLOW_JOB(uts_roots, uint64_t, struct uts_range)
+
+static uint64_t uts_roots(struct uts_range r)
+{
+    uint64_t middle = r.begin + (r.end - r.begin) / 2, nodes;
+    struct uts_roots_job job;
+
+    if (r.end - r.begin == 1)
+        return uts(uts_child(1, r.begin));
+    uts_roots_fork(&job, (struct uts_range){middle, r.end});
+    nodes = uts_roots((struct uts_range){r.begin, middle});
+    return nodes + uts_roots_sync(&job);
+}
+
+static uint64_t uts_roots_serial(struct uts_range r)
+{
+    uint64_t nodes = 0;
+
+    for (uint64_t i = r.begin; i < r.end; i++)
+        nodes += uts_serial(uts_child(1, i));
+    return nodes;
+}
+
 /* ---- matmul ---- */
 
 static int matmul(struct matmul m);
@@ -361,24 +390,10 @@ static uint64_t queens_units(uint64_t n, uint64_t checksum)
 
 static uint64_t run_uts(struct data *data, uint64_t n, enum way way)
 {
-    uint64_t nodes = 1;
+    struct uts_range all = {0, n};
 
     (void)data;
-    if (way == SERIAL) {
-        for (uint64_t i = 0; i < n; i++)
-            nodes += uts_serial(uts_child(1, i));
-        return nodes;
-    }
-    for (uint64_t i = 0; i < n; i += 16) {
-        struct uts_job job[16];
-        uint64_t k = n - i < 16 ? n - i : 16;
-
-        for (uint64_t j = 0; j < k; j++)
-            uts_fork(&job[j], uts_child(1, i + j));
-        while (k-- > 0)
-            nodes += uts_sync(&job[k]);
-    }
-    return nodes;
+    return 1 + (way == FLOW ? uts_roots(all) : uts_roots_serial(all));
 }
 
 static uint64_t checksum_is_units(uint64_t n, uint64_t checksum)
