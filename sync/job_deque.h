@@ -22,7 +22,9 @@
 
 #include <stddef.h>
 
+#ifndef FLOW__JOB_DEQUE_SIZE /* a model makes it small, so that slots are used again */
 #define FLOW__JOB_DEQUE_SIZE 32u
+#endif
 
 struct flow__job_deque {
     flow__cache_aligned flow__atomic(uint64_t) word; /* written by owner and thieves */

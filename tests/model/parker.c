@@ -5,7 +5,9 @@
  * parker_inbox: two senders push to one worker, and who finds the inbox empty notifies it.
  * parker_group: two workers search, leave the search, announce, look and sleep as core/scheduler.c does;
  * one publisher adds two pieces of work to their group and wakes at most one for each. Whoever was
- * summoned is a searcher already, and wakes the next one when it leaves work behind. */
+ * summoned is a searcher already, and wakes the next one when it leaves work behind.
+ * parker_claim: two publishers and one worker; one claims the wake and finds that the worker does not
+ * sleep yet, while the other trusts in that claim. */
 #include "sync/parker.c"
 
 #include "sync/inbox.h"
@@ -117,10 +119,8 @@ static bool search(bool *searching)
     return found;
 }
 
-static void worker(int self)
+static void worker(int self, bool searching)
 {
-    bool searching = false;
-
     while (load_seq(&left) > 0) {
         uint32_t became;
 
@@ -142,7 +142,7 @@ static void worker(int self)
 static void thread_group(int self)
 {
     if (self < 2) {
-        worker(self);
+        worker(self, false);
         return;
     }
     for (int i = 0; i < PIECES; i++) {
@@ -151,11 +151,41 @@ static void thread_group(int self)
     }
 }
 
+/* ---- a claim in vain ---- */
+
+/* The worker has announced itself and has not yet looked. */
+static void setup_claim(void)
+{
+    setup_group();
+    begin(1);
+    flow__parker_announce(&parkers[0], &idle, 0);
+}
+
+static void worker_announced(void)
+{
+    bool searching = (load_seq(&queue) > 0
+                          ? flow__parker_cancel(&parkers[0], &idle, 0)
+                          : flow__parker_sleep(&parkers[0], &idle, 0, INT64_MAX)) == FLOW__SUMMONED;
+
+    worker(0, searching);
+}
+
+static void thread_claim(int self)
+{
+    if (self == 0) {
+        worker_announced();
+        return;
+    }
+    fetch_add_seq(&queue, 1);
+    wake();
+}
+
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
         {"parker_inbox", 3, setup_inbox, thread_inbox, check_idle, 3, 2, 1, 2},
         {"parker_group", 3, setup_group, thread_group, check_idle, 2, 1, 0, 1},
+        {"parker_claim", 3, setup_claim, thread_claim, check_idle, 3, 0, 0, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

@@ -119,12 +119,48 @@ static void check_reuse(void)
     check();
 }
 
+/* Two spares and more to begin with; the tickets are at the end of a segment. */
+static void setup_spares(void)
+{
+    setup();
+    for (int i = 50; i < 57; i++)
+        push(i);
+    for (int i = 0; i < 7; i++)
+        pop();
+}
+
+/* The pusher's stale `spare` is in use when its CAS comes. */
+static void thread_spares(int self)
+{
+    if (self == 0) {
+        push(2);
+        return;
+    }
+    for (int i = 3; i < 8; i++)
+        push(i);
+    for (int i = 0; i < 4; i++)
+        pop();
+}
+
+static void check_spares(void)
+{
+    for (int i = 8; i < 14; i++)
+        push(i);
+    while (pop())
+        ;
+    model_all_taken_once(1, 13);
+    model_all_taken_once(50, 7);
+    pushed = 13;
+    check();
+}
+
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
         {"queue_pair", 2, setup, thread_pair, check_pair, 4, 1, 0, 2},
         {"queue_change", 3, setup, thread_change, check_change, 2, 0, 0, 1},
         {"queue_reuse", 3, setup, thread_reuse, check_reuse, 2, 0, 0, 1},
+        {"queue_spares", 2, setup_spares, thread_spares, check_spares, 2, 0, 0, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

@@ -63,6 +63,24 @@ static void check_tag(void)
     model_all_taken_once(1, 5);
 }
 
+static void setup_empty(void)
+{
+    MODEL_CHECK(flow_stack_create(&stack) == 0);
+}
+
+static void thread_new(int self)
+{
+    push(2 * self + 1);
+    push(2 * self + 2);
+}
+
+static void check_new(void)
+{
+    while (pop())
+        ;
+    model_all_taken_once(1, 4);
+}
+
 static void drain(void)
 {
     while (pop())
@@ -88,6 +106,7 @@ int main(int argc, char **argv)
     static const struct model models[] = {
         {"stack", 2, setup, thread, check, 4, 2, 0, 2},
         {"stack_three", 3, setup, thread, check_three, 2, 0, 0, 1},
+        {"stack_new", 2, setup_empty, thread_new, check_new, 3, 1, 0, 2},
         {"stack_tag", 3, setup, thread_tag, check_tag, 3, 0, 0, 3},
     };
 
