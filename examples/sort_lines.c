@@ -48,15 +48,13 @@ static flow_result sort(void *arg)
     struct part left = {p.line, p.scratch, half};
     struct part right = {p.line + half, p.scratch + half, p.n - half};
     struct flow_job job;
-    flow_result first, second;
 
     if (p.n <= FEW) {
         qsort(p.line, p.n, sizeof *p.line, compare);
         return flow_ok(NULL);
     }
     flow_fork(&job, sort, &left); /* an idle worker may take it */
-    second = sort(&right);
-    first = flow_sync(&job);
+    flow_result second = sort(&right), first = flow_sync(&job);
     if (first.error || second.error)
         return first.error ? first : second;
     merge(p, half);
@@ -105,14 +103,16 @@ int main(int argc, char **argv)
     if (!text)
         return fprintf(stderr, "usage: sort_lines FILE: %s\n", strerror(errno)), 2;
     count = split(text, n, NULL);
-    all = (struct part){calloc(count + 1, sizeof *all.line), calloc(count + 1, sizeof *all.line),
-                        count};
-    if (!all.line || !all.scratch)
+    all = (struct part){calloc(2 * count + 1, sizeof *all.line), NULL, count};
+    if (!all.line)
         return fprintf(stderr, "sort_lines: no memory\n"), 1;
+    all.scratch = all.line + count;
     split(text, n, all.line);
     if (flow_run(NULL, sort, &all, &result) || result.error)
         return fprintf(stderr, "sort_lines: %s\n", flow_start_error()), 1;
     for (size_t i = 0; i < count; i++)
         printf("%.*s\n", (int)all.line[i].n, all.line[i].text);
+    free(all.line);
+    free(text);
     return fflush(stdout) ? 1 : 0;
 }
