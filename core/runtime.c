@@ -22,7 +22,7 @@
 
 #define WORKER_STACK_BYTES ((size_t)256 * 1024)
 #define MAX_CPUS           8192
-#define STAND_INS          4096u             /* foreign threads that wait at one time */
+#define STAND_INS          4096u /* foreign threads that wait at one time */
 
 struct flow__runtime flow__runtime;
 struct flow__process flow__process;
@@ -263,8 +263,9 @@ static int begin_threads(struct flow__runtime *rt)
 
         if (r) {
             flow__tell_workers_to_end(rt);
-            /* As in flow_stop: one may look at what another keeps in its thread (flow__jobs). */
-            rt->n_workers = i;
+            /* As in flow_stop: one may look at what another keeps in its thread (flow__jobs). Those that
+             * never were have left. */
+            fetch_add_seq(&rt->threads_left, wanted - i);
             flow__wait_until(rt, threads_have_left, FLOW_FOREVER);
             while (i-- > 0)
                 pthread_join(rt->workers[i].thread, NULL);
