@@ -50,9 +50,9 @@ static const char *reason_of(struct flow__task *t)
         [FLOW__WHY_SCOPE] = "scope",         [FLOW__WHY_MUTEX] = "mutex",
         [FLOW__WHY_RWLOCK] = "rwlock",       [FLOW__WHY_SEMAPHORE] = "semaphore",
         [FLOW__WHY_CONDITION] = "condition", [FLOW__WHY_EVENT] = "event",
-        [FLOW__WHY_WAITGROUP] = "waitgroup", [FLOW__WHY_ONCE] = "once",
-        [FLOW__WHY_BARRIER] = "barrier",     [FLOW__WHY_SEND] = "send",
-        [FLOW__WHY_RECV] = "recv",           [FLOW__WHY_SELECT] = "select",
+        [FLOW__WHY_WAITGROUP] = "waitgroup", [FLOW__WHY_BARRIER] = "barrier",
+        [FLOW__WHY_SEND] = "send",           [FLOW__WHY_RECV] = "recv",
+        [FLOW__WHY_SELECT] = "select",
     };
 
     return text[load_relaxed(&t->why)];

@@ -59,7 +59,7 @@ enum { /* wait: low 3 bits */
        FLOW__WAIT_TIMED_OUT,
        FLOW__WAIT_CANCELLED,
        FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
-       FLOW__WAIT_ENDED, /* woken by the end of a task */
+       FLOW__WAIT_ENDED,    /* woken by the end of a task */
        FLOW__WAIT_STATE = 7,
        FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
        FLOW__REASON_SHIFT = 4,
@@ -92,7 +92,6 @@ enum flow__why { /* what a task waits for; for dumps */
                  FLOW__WHY_CONDITION,
                  FLOW__WHY_EVENT,
                  FLOW__WHY_WAITGROUP,
-                 FLOW__WHY_ONCE,
                  FLOW__WHY_BARRIER,
                  FLOW__WHY_SEND,
                  FLOW__WHY_RECV,

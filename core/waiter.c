@@ -17,17 +17,6 @@ int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__c
     return n;
 }
 
-int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome)
-{
-    struct flow__claimed claimed;
-    int n;
-
-    flow__claimed_init(&claimed);
-    n = flow__waiters_claim_all(q, outcome, &claimed);
-    flow__claimed_resume(w, &claimed);
-    return n;
-}
-
 int flow__waiter_leave(struct flow__waiter *waiter, struct flow__spin *lock, int r)
 {
     if (r) {

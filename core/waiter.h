@@ -133,9 +133,6 @@ static inline void flow__claimed_resume(struct flow__worker *w, struct flow__cla
     }
 }
 
-/* The two above in one, under the lock. */
-int flow__waiters_resume_all(struct flow__worker *w, struct flow__waiters *q, int outcome);
-
 /* Around claiming and resuming, for coroutines and foreign threads alike: *w is the caller's worker
  * or NULL. -ESHUTDOWN, -ENOTSUP: there is no runtime, so nobody waits, whatever a queue that was
  * left behind says. -EPERM: a worker's thread outside of coroutines. */

@@ -20,12 +20,6 @@ struct flow__spin {
 /* Until it is free: pauses, then yields, then naps. */
 void flow__spin_wait(struct flow__spin *s);
 
-static inline bool flow__spin_try(struct flow__spin *s)
-{
-    /* [SPIN-1] acquire: pairs with [SPIN-2]; what the last holder wrote is visible. */
-    return load_relaxed(&s->held) == 0 && exchange_acquire(&s->held, 1) == 0;
-}
-
 static inline void flow__spin_lock(struct flow__spin *s)
 {
     /* [SPIN-1] */

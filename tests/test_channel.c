@@ -26,33 +26,6 @@ static void destroy(struct flow_chan *c)
     EXPECT_EQ(flow_chan_destroy(c, NULL, NULL), 0);
 }
 
-static flow_result run_body(void *body)
-{
-    (*(void (**)(void))body)();
-    return flow_ok(NULL);
-}
-
-static void in_coroutine(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
-/* The same as a task and then on this very thread. */
-static void from_both(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    body();
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
 static uint64_t must_join(flow_task task)
 {
     flow_result result = {0};
@@ -391,7 +364,7 @@ static void test_model(void **state)
 {
     (void)state;
     model_seed = test_seed();
-    in_coroutine(many_models);
+    test_as_task(many_models);
 }
 
 /* ---- the table of closing and draining ---- */
@@ -468,7 +441,7 @@ static void closing(void)
 static void test_closing(void **state)
 {
     (void)state;
-    from_both(closing);
+    test_from_both(closing);
 }
 
 /* ---- making and ending ---- */
@@ -518,7 +491,7 @@ static void test_making(void **state)
     assert_int_equal(flow_chan_send(early, &x, FLOW_FOREVER), -ESHUTDOWN);
     assert_int_equal(flow_chan_recv(early, &x, FLOW_FOREVER), -ESHUTDOWN);
     assert_int_equal(flow_chan_close(early), -ESHUTDOWN);
-    from_both(making);
+    test_from_both(making);
     assert_int_equal(flow_chan_destroy(early, NULL, NULL), 0);
 }
 
@@ -553,7 +526,7 @@ static void destroying_when_served(void)
 static void test_destroying_when_served(void **state)
 {
     (void)state;
-    from_both(destroying_when_served);
+    test_from_both(destroying_when_served);
 }
 
 /* ---- batches ---- */
@@ -584,7 +557,7 @@ static void batch_edges(void)
 static void test_batch_edges(void **state)
 {
     (void)state;
-    from_both(batch_edges);
+    test_from_both(batch_edges);
 }
 
 /* ---- torture ---- */
@@ -881,7 +854,7 @@ static void cancelled_calls(void)
 static void test_cancelled_calls(void **state)
 {
     (void)state;
-    in_coroutine(cancelled_calls);
+    test_as_task(cancelled_calls);
 }
 
 static int use_channel(void *arg)
@@ -922,7 +895,7 @@ static void shielded_calls(void)
 static void test_shielded_calls(void **state)
 {
     (void)state;
-    in_coroutine(shielded_calls);
+    test_as_task(shielded_calls);
 }
 
 /* All who wait in a channel are cancelled while others send, receive and close. */

@@ -11,23 +11,6 @@
 
 #define GENEROUS flow_after(FLOW_S(30))
 
-static flow_result run_body(void *body)
-{
-    (*(void (**)(void))body)();
-    return flow_ok(NULL);
-}
-
-static void from_both(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    body();
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
 static void rest(void)
 {
     if (flow_self().id)
@@ -91,7 +74,7 @@ static void values(void)
 static void test_values(void **state)
 {
     (void)state;
-    from_both(values);
+    test_from_both(values);
 }
 
 static void closed_early(void)
@@ -112,7 +95,7 @@ static void closed_early(void)
 static void test_closed_early(void **state)
 {
     (void)state;
-    from_both(closed_early);
+    test_from_both(closed_early);
 }
 
 /* A value that comes after the deadline is the next one. */
@@ -142,7 +125,7 @@ static void too_late(void)
 static void test_too_late(void **state)
 {
     (void)state;
-    from_both(too_late);
+    test_from_both(too_late);
 }
 
 static int close_oneself(struct flow_generator *g, void *arg)
@@ -189,7 +172,7 @@ static void misuses(void)
 static void test_misuse(void **state)
 {
     (void)state;
-    from_both(misuses);
+    test_from_both(misuses);
 }
 
 static void own_close(void)
@@ -255,7 +238,7 @@ static void sieve(void)
 static void test_sieve(void **state)
 {
     (void)state;
-    from_both(sieve);
+    test_from_both(sieve);
 }
 
 /* The consumer is another task, and so on another worker, each time; cancelled now and then. */
@@ -300,13 +283,13 @@ static void handed_on(void)
 static void test_handed_on(void **state)
 {
     (void)state;
-    from_both(handed_on);
+    test_from_both(handed_on);
 }
 
 static void test_own_close(void **state)
 {
     (void)state;
-    from_both(own_close);
+    test_from_both(own_close);
 }
 
 /* ---- broadcasts ---- */
@@ -351,7 +334,7 @@ static void broadcast_table(void)
 static void test_broadcast_table(void **state)
 {
     (void)state;
-    from_both(broadcast_table);
+    test_from_both(broadcast_table);
 }
 
 static struct {
@@ -440,7 +423,7 @@ static void closed_while_waiting(void)
 static void test_closed_while_waiting(void **state)
 {
     (void)state;
-    from_both(closed_while_waiting);
+    test_from_both(closed_while_waiting);
 }
 
 static void test_broadcast_torture(void **state)

@@ -26,32 +26,6 @@ static void destroy(struct flow_chan *c)
     EXPECT_EQ(flow_chan_destroy(c, NULL, NULL), 0);
 }
 
-static flow_result run_body(void *body)
-{
-    (*(void (**)(void))body)();
-    return flow_ok(NULL);
-}
-
-static void in_coroutine(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
-static void from_both(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    body();
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
 static void rest(void)
 {
     if (flow_self().id)
@@ -98,7 +72,7 @@ static void refusals(void)
 static void test_refusals(void **state)
 {
     (void)state;
-    from_both(refusals);
+    test_from_both(refusals);
 }
 
 static void ready_channels(void)
@@ -133,7 +107,7 @@ static void ready_channels(void)
 static void test_ready_channels(void **state)
 {
     (void)state;
-    from_both(ready_channels);
+    test_from_both(ready_channels);
 }
 
 static void joins(void)
@@ -175,7 +149,7 @@ static void joins(void)
 static void test_joins(void **state)
 {
     (void)state;
-    from_both(joins);
+    test_from_both(joins);
 }
 
 static flow_result set_event(void *e)
@@ -218,7 +192,7 @@ static void events(void)
 static void test_events(void **state)
 {
     (void)state;
-    from_both(events);
+    test_from_both(events);
 }
 
 static void timers(void)
@@ -245,7 +219,7 @@ static void timers(void)
 static void test_timers(void **state)
 {
     (void)state;
-    from_both(timers);
+    test_from_both(timers);
 }
 
 /* ---- fairness ---- */
@@ -285,7 +259,7 @@ static void fairness(void)
 static void test_fairness(void **state)
 {
     (void)state;
-    from_both(fairness);
+    test_from_both(fairness);
 }
 
 /* ---- against a model ---- */
@@ -571,7 +545,7 @@ static void test_model(void **state)
 {
     (void)state;
     model_seed = test_seed();
-    in_coroutine(many_models);
+    test_as_task(many_models);
 }
 
 /* ---- torture ---- */
@@ -954,7 +928,7 @@ static void ending_the_chosen(void)
 static void test_ending_the_chosen(void **state)
 {
     (void)state;
-    from_both(ending_the_chosen);
+    test_from_both(ending_the_chosen);
 }
 
 static void test_cancel_storm(void **state)
@@ -1010,7 +984,7 @@ static void many_cases(void)
 static void test_many_cases(void **state)
 {
     (void)state;
-    from_both(many_cases);
+    test_from_both(many_cases);
 }
 
 static void cancelled_select(void)
@@ -1029,7 +1003,7 @@ static void cancelled_select(void)
 static void test_cancelled_select(void **state)
 {
     (void)state;
-    in_coroutine(cancelled_select);
+    test_as_task(cancelled_select);
 }
 
 int main(void)

@@ -1589,7 +1589,7 @@ static flow_result join_while_rounding_up(void *arg)
 
 static void test_fp_environment(void **state)
 {
-    flow_task task[40];
+    flow_task task[10 * TEST_MOST_WORKERS];
     int n = 0;
 
     (void)state;

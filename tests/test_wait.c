@@ -113,7 +113,7 @@ static flow_result spawn_and_join_some(void *arg)
  * wakes: all have to get their turn. */
 static void test_yielders_starve_nobody(void **state)
 {
-    flow_task yielder[4 * 3], task;
+    flow_task yielder[3 * TEST_MOST_WORKERS], task;
     int n = 0;
 
     (void)state;
@@ -152,7 +152,7 @@ static flow_result spawn_until_enough(void *arg)
 
 static void test_spawning_starves_nobody(void **state)
 {
-    flow_task spawner[4], task;
+    flow_task spawner[TEST_MOST_WORKERS], task;
     int n = 0;
 
     (void)state;

@@ -55,24 +55,6 @@ static flow_result sleep_then_return(void *arg)
     return r ? flow_err(r) : flow_ok(arg);
 }
 
-static flow_result run_body(void *body)
-{
-    (*(void (**)(void))body)();
-    return flow_ok(NULL);
-}
-
-/* Runs a test's body, which uses only EXPECT, as a task and then on this very thread. */
-static void from_both(void (*body)(void))
-{
-    test_start();
-    assert_int_equal(flow_sync_wait(run_body, &body, NULL, GENEROUS), 0);
-    assert_no_failures();
-    body();
-    assert_no_failures();
-    assert_true(test_wait_until_empty());
-    test_stop();
-}
-
 /* A foreign thread cannot use flow_spawn_now. */
 static int start_task(flow_task *task, flow_fn fn, void *arg)
 {
@@ -117,7 +99,7 @@ static void all_of_many(void)
 static void test_all_of_many(void **state)
 {
     (void)state;
-    from_both(all_of_many);
+    test_from_both(all_of_many);
 }
 
 static void all_with_errors(void)
@@ -148,7 +130,7 @@ static void all_with_errors(void)
 static void test_all_with_errors(void **state)
 {
     (void)state;
-    from_both(all_with_errors);
+    test_from_both(all_with_errors);
 }
 
 static void all_with_bad_handles(void)
@@ -177,7 +159,7 @@ static void all_with_bad_handles(void)
 static void test_all_with_bad_handles(void **state)
 {
     (void)state;
-    from_both(all_with_bad_handles);
+    test_from_both(all_with_bad_handles);
 }
 
 static void all_too_late(void)
@@ -209,7 +191,7 @@ static void all_too_late(void)
 static void test_all_too_late(void **state)
 {
     (void)state;
-    from_both(all_too_late);
+    test_from_both(all_too_late);
 }
 
 static flow_result wait_for_all_of_2(void *arg)
@@ -291,7 +273,7 @@ static void any_of_some(void)
 static void test_any_of_some(void **state)
 {
     (void)state;
-    from_both(any_of_some);
+    test_from_both(any_of_some);
 }
 
 /* The losers have ended before flow_when_any returns: what they use may go. */
@@ -317,7 +299,7 @@ static void any_ends_losers(void)
 static void test_any_ends_losers(void **state)
 {
     (void)state;
-    from_both(any_ends_losers);
+    test_from_both(any_ends_losers);
 }
 
 static void any_already_finished(void)
@@ -346,7 +328,7 @@ static void any_already_finished(void)
 static void test_any_already_finished(void **state)
 {
     (void)state;
-    from_both(any_already_finished);
+    test_from_both(any_already_finished);
 }
 
 static void any_misused(void)
@@ -382,7 +364,7 @@ static void any_misused(void)
 static void test_any_misused(void **state)
 {
     (void)state;
-    from_both(any_misused);
+    test_from_both(any_misused);
 }
 
 /* A loser need not take notice at once; flow_when_any waits for it all the same. */
@@ -659,7 +641,7 @@ static void sync_wait(void)
 static void test_sync_wait(void **state)
 {
     (void)state;
-    from_both(sync_wait); /* and the tasks that were too late end: from_both waits for that */
+    test_from_both(sync_wait); /* and the tasks that were too late end: from_both waits for that */
 }
 
 static flow_result nested_sync_wait(void *arg)

@@ -37,12 +37,8 @@ static void thread_lock(int self)
 
 static void thread_spin(int self)
 {
-    if (self == 0) {
-        if (!flow__spin_try(&spin))
-            flow__spin_lock(&spin);
-    } else {
-        flow__spin_lock(&spin);
-    }
+    (void)self;
+    flow__spin_lock(&spin);
     guarded();
     flow__spin_unlock(&spin);
 }

@@ -102,7 +102,13 @@ int test_workers(void)
 {
     const char *text = getenv("FLOW_TEST_WORKERS");
 
-    return text ? atoi(text) : 2;
+    int n = text ? atoi(text) : 2;
+
+    if (n < 1 || n > TEST_MOST_WORKERS) {
+        fprintf(stderr, "FLOW_TEST_WORKERS is \"%s\": it must be from 1 to %d\n", text, TEST_MOST_WORKERS);
+        exit(2);
+    }
+    return n;
 }
 
 struct flow_options test_options(void)
@@ -184,6 +190,34 @@ void test_stop(void)
     r = flow_stop(flow_after(FLOW_S(30)));
     assert_no_failures();
     assert_int_equal(r, 0);
+}
+
+static flow_result run_body(void *body)
+{
+    (*(void (**)(void))body)();
+    return flow_ok(NULL);
+}
+
+static void run_and_stop(void (*body)(void), bool on_thread_too)
+{
+    test_start();
+    assert_int_equal(flow_sync_wait(run_body, &body, NULL, flow_after(FLOW_S(30))), 0);
+    assert_no_failures();
+    if (on_thread_too)
+        body();
+    assert_no_failures();
+    assert_true(test_wait_until_empty());
+    test_stop();
+}
+
+void test_as_task(void (*body)(void))
+{
+    run_and_stop(body, false);
+}
+
+void test_from_both(void (*body)(void))
+{
+    run_and_stop(body, true);
 }
 
 void test_in_coroutine(flow_fn fn)

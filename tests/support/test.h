@@ -57,7 +57,8 @@ void test__judge(const char *file, int line);
 
 /* ---- the runtime ---- */
 
-int test_workers(void);
+enum { TEST_MOST_WORKERS = 64 };
+int test_workers(void); /* at most TEST_MOST_WORKERS */
 struct flow_options test_options(void); /* the defaults, with test_workers() */
 
 /* Starts the runtime; ends it and asserts that nothing failed and nothing was left: what lives is
@@ -68,6 +69,10 @@ void test_stop(void);
 
 /* Starts, runs fn(NULL) as a task to its end, and stops. */
 void test_in_coroutine(flow_fn fn);
+
+/* The same with a test's body, which uses only EXPECT; and then once more on this very thread. */
+void test_as_task(void (*body)(void));
+void test_from_both(void (*body)(void));
 
 /* Waits until all tasks have ended; false after 20 s. From the test's thread. */
 bool test_wait_until_empty(void);
