@@ -1,6 +1,9 @@
 # libflowcoro. `make help` lists the targets; everything built lies under build/.
 #
-#   make SANITIZE=address|thread   gcc's ASan and UBSan, clang's TSan; under build/address, build/thread
+#   make SANITIZE=address|thread|no_sync|valgrind|coverage
+#                                  gcc's ASan and UBSan; clang's TSan, and TSan that does not take a switch of
+#                                  stacks for synchronisation; stacks that memcheck knows; gcc's counts of
+#                                  what was run. Under build/address, ...
 #   make DEBUG=1                   assertions and no optimisation; under build/debug
 #   make CROSS=aarch64-linux-gnu-  for another machine; give BUILD= too
 #   make V=1                       shows the commands
@@ -16,14 +19,14 @@ PERF_ARGS ?=
 Q         := $(if $(V),,@)
 say        = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$@)')
 
-ifneq ($(filter-out address thread,$(SANITIZE)),)
-$(error SANITIZE is '$(SANITIZE)'; it may be address or thread)
+ifneq ($(filter-out address thread no_sync valgrind coverage,$(SANITIZE)),)
+$(error SANITIZE is '$(SANITIZE)'; it may be address, thread, no_sync, valgrind or coverage)
 endif
 
 # --- tools ---------------------------------------------------------------------------
 
 ifeq ($(origin CC),default)
-CC := $(if $(filter thread,$(SANITIZE)),clang,$(CROSS)gcc)
+CC := $(if $(filter thread no_sync,$(SANITIZE)),clang,$(CROSS)gcc)
 endif
 ifeq ($(origin AR),default)
 AR := $(CROSS)ar
@@ -51,9 +54,17 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
 HARDEN   := -fstack-protector-strong -fstack-clash-protection
 RELEASE  := -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 HARDEN_x86_64  := -fcf-protection=branch
-HARDEN_aarch64 := -mbranch-protection=standard
+# gcc takes it there for granted that guards are 64 KiB, and would step over a stack's guard page.
+HARDEN_aarch64 := -mbranch-protection=standard \
+	$(if $(filter clang%,$(CC)),,--param=stack-clash-protection-guard-size=12)
 SANITIZE_address := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 SANITIZE_thread  := -O1 -fno-omit-frame-pointer -fsanitize=thread
+SANITIZE_no_sync := $(SANITIZE_thread) -DFLOW_TSAN_NO_SYNC
+SANITIZE_valgrind := -O1 -fno-omit-frame-pointer -DFLOW_VALGRIND
+SANITIZE_coverage := -O1 --coverage -fprofile-update=atomic
+# With no_sync the coroutines of one worker race, as far as TSan knows, for all that their worker owns.
+# So of the library itself only the atomics are watched, and of its callers everything.
+LIB_no_sync      := -mllvm -tsan-instrument-memory-accesses=0 -mllvm -tsan-instrument-memintrinsics=0
 
 ifdef SANITIZE
 MODE := $(SANITIZE_$(SANITIZE))
@@ -68,7 +79,7 @@ LDFLAGS_ALL  = -pthread $(MODE) -Wl,-z,relro,-z,now,-z,noexecstack $(CFLAGS) $(L
 # clang leaves the sanitizer's symbols of a shared library to the program.
 SHARED_FLAGS = -shared -Wl,-soname,$(SONAME) -Wl,--version-script,core/flowcoro.map \
 	-Wl,-z,nodelete $(if $(SANITIZE),,-Wl,-z,defs)
-ALL_FLAGS    = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(SHARED_FLAGS)
+ALL_FLAGS    = $(CC) $(CFLAGS_ALL) $(LIB_$(SANITIZE)) $(LDFLAGS_ALL) $(SHARED_FLAGS)
 
 # --- files ---------------------------------------------------------------------------
 
@@ -79,25 +90,45 @@ obj       = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 LIB_OBJ  := $(call obj,$(LIB_SRC))
 SUPPORT  := $(call obj,$(wildcard tests/support/*.c))
 PERF_SUPPORT := $(call obj,$(wildcard perf/support/*.c))
+REPORT_OBJ := $(call obj,$(wildcard perf/report/*.c))
 EXAMPLE_SUPPORT := $(call obj,$(wildcard examples/support/*.c))
 STATIC   := $(BUILD)/libflowcoro.a
 SHARED   := $(BUILD)/libflowcoro.so.$(VERSION)
 EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 PERF     := $(patsubst %.c,$(BUILD)/%,$(wildcard perf/*.c))
+REPORT   := $(BUILD)/perf/make_report
 RIVALS   := $(patsubst %/build,$(BUILD)/%,$(wildcard perf/rivals/*/build))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
+# Under memcheck: programs in one process, that need no exact times. It can round to nearest only.
+ifeq ($(SANITIZE),valgrind)
+TESTS    := $(addprefix $(BUILD)/tests/test_,arena cancel cancel_task channel channel_model channel_torture container generator \
+	handle job job_deque lanes memcheck mutex node_memory offload parallel parker placement registry simulation \
+	spawn_options storm sync task timer topology wait)
+endif
+# With no_sync: not those that are about the process, its memory or its machine, where no coroutine waits for another.
+ifeq ($(SANITIZE),no_sync)
+TESTS    := $(filter-out $(addprefix $(BUILD)/tests/test_,arena cpu_quota crash death dump fault_scenarios faults fork leaks \
+	live_machine machine measure memcheck node_memory node_runtime options placement queue_links registry short_memory \
+	stack switch topology),$(TESTS))
+endif
 GUEST    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/numa/guest_*.c))
 GUEST_SUPPORT := $(BUILD)/obj/tests/numa/guest.o
-OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PERF_SUPPORT) $(EXAMPLE_SUPPORT) \
+PROGRAMS := $(call obj,$(wildcard tests/programs/*.c))
+SIMULATION := $(call obj,$(wildcard tests/simulation/*.c))
+TORTURE  := $(call obj,$(wildcard tests/torture/*.c))
+OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PROGRAMS) $(SIMULATION) $(TORTURE) $(PERF_SUPPORT) $(REPORT_OBJ) \
+	$(EXAMPLE_SUPPORT) \
 	$(patsubst $(BUILD)/%,$(BUILD)/obj/%.o,$(EXAMPLES) $(PERF) $(TESTS) $(GUEST))
 
 # --- what to build -------------------------------------------------------------------
 
-.PHONY: all demo check check-model check-numa perf install uninstall clean help lib tests packages run-demo run-check \
+.PHONY: all demo check torture check-arm64 check-sanitize check-bugs check-model check-numa lint coverage install uninstall \
+	perf perf-page perf-report perf-publish perf-instructions perf-compare \
+	clean help lib tests packages run-demo run-check \
 	run-check-numa FORCE
 .SECONDARY: $(OBJ)
 
-all: lib $(EXAMPLES) $(PERF)
+all: lib $(EXAMPLES) $(PERF) $(REPORT)
 lib: $(STATIC) $(SHARED)
 tests: $(TESTS)
 
@@ -120,7 +151,13 @@ $(PERF): $(BUILD)/%: $(BUILD)/obj/%.o $(PERF_SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link)
 
+$(REPORT): $(REPORT_OBJ)
+	$(call say,LINK)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_ALL) -lm
+
 $(GUEST): $(GUEST_SUPPORT)
+$(BUILD)/tests/test_simulation: $(PROGRAMS) $(SIMULATION)
+$(BUILD)/tests/test_torture: $(PROGRAMS) $(TORTURE)
 $(TESTS) $(GUEST): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link,$(call pkg,--libs cmocka,-lcmocka))
@@ -129,14 +166,15 @@ rivals: $(RIVALS)
 
 # What a rival lacks is reported, and the benchmarks leave it out.
 .SECONDEXPANSION:
-$(RIVALS): $(BUILD)/%: $$(wildcard %/*)
+$(RIVALS): $(BUILD)/%: $$(wildcard %/* %/*/* perf/rivals/*.* perf/support/work.h)
 	$(call say,RIVAL)
-	$(Q)mkdir -p $(@D) && { lacks=$$($*/build $(abspath $@)); status=$$?; \
-		[ $$status != 77 ] || { echo "  missing $*: $$lacks"; status=0; }; exit $$status; }
+	$(Q)mkdir -p $(@D) && rm -f $@.missing && { lacks=$$($*/build $(abspath $@)); status=$$?; \
+		[ $$status != 77 ] || { echo "  missing $*: $$lacks" && echo "$$lacks" >$@.missing; status=0; }; \
+		exit $$status; }
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) $(if $(filter $@,$(LIB_OBJ)),$(LIB_$(SANITIZE))) -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/%.o: %.S $(BUILD)/flags
 	$(call say,AS)
@@ -166,13 +204,48 @@ run-demo: all
 	$(BUILD)/examples/file_batch --totals $(DEMO_TREE)
 	$(BUILD)/examples/numa_map
 
-run-check: all tests
+run-check: $(if $(filter no_sync valgrind,$(SANITIZE)),lib,$(if $(SANITIZE),lib $(EXAMPLES),all)) tests
 	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' SANITIZE='$(SANITIZE)' DEBUG='$(DEBUG)' \
 		PKG_CONFIG='$(PKG_CONFIG)' tests/run.sh $(notdir $(TESTS))
 
-# The same as in run-check, but deeper, and with every mutant. Needs a compiler only.
+# The test programs once more, watched in four ways.
+check-sanitize:
+	@.ci/packages sanitize
+	@MAKE='$(MAKE)' tests/sanitize.sh
+
+# The same as in run-check, but deeper, and with every mutant. What cannot be installed is skipped.
 check-model:
+	@.ci/packages models || true
 	@BUILD='$(BUILD)' CC='$(CC)' tests/check_model.sh full
+
+# Which lines and branches of the library the tests run. Children that are killed do not count.
+coverage:
+	@.ci/packages coverage
+	@find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	@+$(MAKE) --no-print-directory $(JOBS) SANITIZE=coverage run-check
+	@gcovr --root . --object-directory build/coverage --filter core/ --filter numa/ --filter sync/ \
+		--gcov-ignore-parse-errors --print-summary --txt build/coverage/lines.txt build/coverage/obj/core \
+		build/coverage/obj/numa build/coverage/obj/sync && cat build/coverage/lines.txt
+
+# Needs clang-tidy, cppcheck and gcc.
+lint:
+	@.ci/packages lint
+	@tests/lint.sh
+
+# Needs no more of this machine than a cross compiler and qemu-user.
+check-arm64:
+	@.ci/packages arm64 && MAKE='$(MAKE)' tests/arm64.sh
+
+# Bugs put in on purpose, in a copy of the tree, and the test programs that have to notice. Takes a quarter of an hour.
+check-bugs:
+	@BUILD='$(BUILD)' CC='$(CC)' MAKE='$(MAKE)' tests/run_bugs.sh
+
+# Everything at once, for as long as one likes; the exit status tells. SANITIZE= works here too.
+SECONDS ?= 60
+
+torture: packages
+	@+$(MAKE) --no-print-directory $(JOBS) $(BUILD)/tests/test_torture
+	@ulimit -S -c 0; FLOW_TORTURE_SECONDS=$(SECONDS) $(if $(SANITIZE),setarch -R) $(BUILD)/tests/test_torture
 
 # Not a part of run-check: it boots machines, and takes minutes.
 run-check-numa: $(GUEST) $(BUILD)/examples/numa_map
@@ -194,17 +267,45 @@ perf: $(PERF) rivals
 	failed=0; \
 	for program in $(PERF); do \
 		result=$(RESULTS)/$${program##*/}; echo "== $${program##*/}"; \
-		$${works:+perf stat -d -o $$result.stat} $$program $(PERF_ARGS) > $$result.txt 2>&1 || \
+		$${works:+perf stat -d -o $$result.stat} $$program --json $$result.jsonl $(PERF_ARGS) > $$result.txt 2>&1 || \
 			{ echo "FAILED $$program"; failed=1; }; \
 		cat $$result.txt; \
 		[ -z "$$works" ] || grep -v 'not supported\|^#\|^ *$$' $$result.stat; \
 	done; \
 	echo "saved under $(RESULTS)"; exit $$failed
 
+# The page of what `make perf` has measured; perf-report measures first. Results to keep: `make
+# perf-publish MACHINE=name` puts them and their page under perf/results/.
+perf-page: $(REPORT)
+	$(REPORT) $(RESULTS) $(BUILD)/perf
+	@echo "written: $(BUILD)/perf/report.html"
+
+perf-report: $(REPORT)
+	@$(MAKE) --no-print-directory perf; status=$$?; \
+		$(MAKE) --no-print-directory perf-instructions perf-page && exit $$status
+
+perf-publish: perf-page
+	@[ -n '$(MACHINE)' ] || { echo 'MACHINE=name says which machine this is'; exit 2; }
+	mkdir -p perf/results/$(MACHINE)
+	cp $(RESULTS)/*.jsonl $(BUILD)/perf/report.html $(BUILD)/perf/ratios.svg perf/results/$(MACHINE)
+
+# Instructions of the hot paths, counted by callgrind: the same on a busy machine. perf-compare counts
+# them in another revision's sources too.
+COUNT = BUILD='$(BUILD)' CC='$(CC)' LIBS='$(DEPS_LIBS)' perf/instructions/count.sh
+
+perf-instructions: $(STATIC)
+	@$(COUNT) $(if $(UPDATE),update,show)
+
+perf-compare: $(STATIC)
+	@$(COUNT) compare $(BASE)
+
 # --- installing ----------------------------------------------------------------------
 
 INCLUDE_DIR = $(DESTDIR)$(PREFIX)/include
 LIB_DIR     = $(DESTDIR)$(PREFIX)/lib
+# Where gdb looks for what belongs to $(PREFIX)/lib/$(notdir $(SHARED)), if PREFIX is /usr.
+GDB_DIR     = $(DESTDIR)$(PREFIX)/share/gdb/auto-load$(abspath $(PREFIX))/lib
+GDB_SCRIPT  = $(GDB_DIR)/$(notdir $(SHARED))-gdb.py
 
 define FLOWCORO_PC
 prefix=$(PREFIX)
@@ -233,23 +334,34 @@ install: lib $(BUILD)/flowcoro.pc
 	$(Q)ln -sf $(notdir $(SHARED)) $(LIB_DIR)/$(SONAME)
 	$(Q)ln -sf $(SONAME) $(LIB_DIR)/libflowcoro.so
 	$(Q)install -m 644 $(BUILD)/flowcoro.pc $(LIB_DIR)/pkgconfig
+	$(Q)install -d $(GDB_DIR)
+	$(Q)install -m 644 core/flowcoro-gdb.py $(GDB_SCRIPT)
 
 uninstall:
 	$(Q)rm -f $(INCLUDE_DIR)/flowcoro.h $(addprefix $(INCLUDE_DIR)/flowcoro/,$(notdir $(HEADERS)))
 	$(Q)rm -f $(addprefix $(LIB_DIR)/,libflowcoro.a libflowcoro.so $(SONAME) $(notdir $(SHARED)))
-	$(Q)rm -f $(LIB_DIR)/pkgconfig/flowcoro.pc
+	$(Q)rm -f $(LIB_DIR)/pkgconfig/flowcoro.pc $(GDB_SCRIPT)
 	$(Q)rmdir $(INCLUDE_DIR)/flowcoro 2>/dev/null || true
 
 clean:
 	$(Q)rm -rf $(BUILD)
 
 help:
-	@echo 'make all        libraries, examples, benchmarks    (V=1, DEBUG=1, SANITIZE=address|thread)'
+	@echo 'make all        libraries, examples, benchmarks    (V=1, DEBUG=1, SANITIZE=address|thread|...)'
 	@echo 'make demo       installs what is missing, then runs the examples'
 	@echo 'make check      installs what is missing, then runs every test'
+	@echo 'make check-sanitize runs them under ASan, UBSan, LSan, TSan and memcheck'
+	@echo 'make check-bugs puts bugs into a copy of the tree, one at a time, and has the tests find them'
+	@echo 'make coverage   runs the tests and shows which lines and branches of the library they reach'
+	@echo 'make lint       clang-tidy, cppcheck and gcc -fanalyzer over the library'
+	@echo 'make torture    runs everything at once, a line every 10 s (SECONDS=$(SECONDS))'
 	@echo 'make check-model explores the models of sync/, and the faults put into them'
+	@echo 'make check-arm64 builds them for aarch64 and runs them under an emulator'
 	@echo 'make check-numa boots machines of several memory nodes with QEMU, and tests there'
-	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--json)'
+	@echo 'make perf       runs the benchmarks                (PERF_ARGS=--quick)'
+	@echo 'make perf-report the same, and build/perf/report.html'
+	@echo 'make perf-instructions counts what the hot paths execute (UPDATE=1: makes it the baseline)'
+	@echo 'make perf-compare counts them before and after     (BASE=revision)'
 	@echo 'make rivals     builds what they are compared with, where its compiler and library are'
 	@echo 'make install    headers, libraries, flowcoro.pc    (PREFIX=$(PREFIX) DESTDIR=)'
 	@echo 'make uninstall  removes exactly those'

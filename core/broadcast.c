@@ -164,6 +164,7 @@ static int wait_for_next(struct flow__task *self, struct flow_listener *l, void 
     flow__waiters_add(&b->listeners, &waiter);
     b->inside++;
     flow__spin_unlock(&b->lock);
+    flow__note_object(self, b);
     r = flow__wait(self, epoch, FLOW__WHY_RECV, deadline);
     if (r) {
         flow__spin_lock(&b->lock);
@@ -203,7 +204,7 @@ static int receive(struct flow__task *self, struct flow_listener *l, void *eleme
 int flow_listener_recv(struct flow_listener *listener, void *element, uint64_t *missed,
                        flow_deadline deadline)
 {
-    uint64_t unasked, *count = missed ? missed : &unasked;
+    uint64_t unasked = 0, *count = missed ? missed : &unasked;
     struct flow__task *self;
     int r;
 

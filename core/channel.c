@@ -12,15 +12,19 @@
 int flow_chan_create(struct flow_chan **out, size_t element_bytes, size_t capacity)
 {
     struct flow_chan *c;
+    void *memory;
     size_t ring_bytes;
 
     if (!out || __builtin_mul_overflow(element_bytes, capacity, &ring_bytes) ||
-        ring_bytes > PTRDIFF_MAX - sizeof *c || capacity > PTRDIFF_MAX)
+        ring_bytes > PTRDIFF_MAX - sizeof *c - FLOW__CACHE_LINE || capacity > PTRDIFF_MAX)
         return -EINVAL;
-    c = flow__sys.allocate(sizeof *c + ring_bytes);
-    if (!c)
+    memory = flow__sys.allocate(sizeof *c + ring_bytes + FLOW__CACHE_LINE - 1);
+    if (!memory)
         return -ENOMEM;
+    c = (struct flow_chan *)(((uintptr_t)memory + FLOW__CACHE_LINE - 1) &
+                             ~(uintptr_t)(FLOW__CACHE_LINE - 1));
     memset(c, 0, sizeof *c);
+    c->memory = memory;
     c->element_bytes = element_bytes;
     c->capacity = capacity;
     c->ring_bytes = ring_bytes;
@@ -43,7 +47,7 @@ int flow_chan_destroy(struct flow_chan *c, void (*drop)(void *element, void *arg
         drop(c->ring + c->head, arg);
         c->head = flow__chan_step(c, c->head, 1);
     }
-    flow__sys.release(c);
+    flow__sys.release(c->memory);
     return 0;
 }
 
@@ -110,6 +114,7 @@ static int wait_for_peer(struct flow__task *self, const struct transfer *t, flow
     flow__waiters_add(t->sends ? &c->senders : &c->receivers, &waiter);
     c->inside++;
     flow__spin_unlock(&c->lock);
+    flow__note_object(self, c);
     r = flow__wait(self, epoch, t->sends ? FLOW__WHY_SEND : FLOW__WHY_RECV, deadline);
     if (r)
         return leave_queue(c, &waiter, r);
@@ -216,11 +221,70 @@ static inline int one(int r, int none)
     return r > 0 ? 0 : r ? r : none;
 }
 
+/* ---- users on several workers ----
+ *
+ * Two workers that use a channel by turns spend their time on passing its lines to and fro: some
+ * 100 ns for a call of 4, and a waiter of the other worker is woken by several such passes. It
+ * goes quicker in bursts. So who finds that the other one is at it just now lets it go on for a
+ * while, which costs what one wake does: before an element is taken where few are left, or put where
+ * little room is, if calls follow each other quickly; and before it waits, unless its worker has
+ * something else to do. It holds nothing meanwhile, and does not look. */
+
+#define SOON_NS      1000 /* calls that follow each other so soon do nothing else */
+#define LINGER_NS    500
+#define LINGER_LOOKS 64 /* at a clock that stands still */
+
+/* Lets go of the lock for a while. */
+static void linger(struct flow__worker *w, struct flow_chan *c, int64_t now)
+{
+    int64_t until = now + LINGER_NS;
+
+    c->changed_at = 0; /* once, until the other one has been here again */
+    flow__spin_unlock(&c->lock);
+    for (int looks = 0; looks < LINGER_LOOKS && now < until; looks++) {
+        for (int i = 0; i < 4 && flow__inbox_is_empty(&w->inbox); i++)
+            flow__pause();
+        now = flow__inbox_is_empty(&w->inbox) ? flow__sys.now() : until;
+    }
+    flow__spin_lock(&c->lock);
+    c->user = w;
+}
+
+/* Under the lock: w takes over from another user. n: the calls that need not wait. */
+static __attribute__((noinline)) void take_over(struct flow__worker *w, struct flow_chan *c,
+                                                size_t n)
+{
+    bool first = c->user == NULL;
+    int64_t now;
+
+    c->user = w;
+    if (first || c->capacity < 2 || w->spin_max_ns == 0 || w->n_victims == 0)
+        return;
+    now = flow__sys.now();
+    if (n > 0 && n < c->capacity / 2 && now - c->changed_at < SOON_NS)
+        linger(w, c, now);
+    else
+        c->changed_at = now;
+}
+
+/* Under the lock, before it waits: true if it has lingered instead. */
+static __attribute__((noinline)) bool linger_first(struct flow__worker *w, struct flow_chan *c)
+{
+    int64_t now = flow__sys.now(), since = now - c->changed_at;
+
+    if (since < 4 * SOON_NS && !flow__ready_count(&w->ready) && !flow__has_unstarted(w)) {
+        linger(w, c, now);
+        return true;
+    }
+    c->changed_at = 0;
+    return false;
+}
+
 /* ---- one element, by a coroutine: as above, but short ----
  *
  * A call that finds room or an element is over after one look. What it cannot do at once it
- * leaves, as its last deed, to a function that holds the lock and suspends: so only that one's
- * frame lies between the switch and the caller. */
+ * leaves, as its last deed, to a function that holds the lock and suspends, as its own last deed: so
+ * no frame lies between the switch and the caller. */
 
 static __attribute__((noinline)) int send_in_general(struct flow_chan *c, const void *element,
                                                      flow_deadline deadline)
@@ -234,29 +298,51 @@ static __attribute__((noinline)) int recv_in_general(struct flow_chan *c, void *
     return one(run(receiving(c, element, 1), deadline), 0);
 }
 
-/* Under the lock, which it lets go of: waits for ever in one of the queues. */
-static inline flow__always_inline int wait_in(struct flow__task *self, struct flow_chan *c,
-                                              struct flow__waiters *q, void *item,
-                                              enum flow__why why)
+void flow__chan_leave_by_tail(struct flow__stack_header *top)
 {
-    struct flow__waiter waiter;
-    uint64_t epoch;
-    int r = flow__arm(self, false, &epoch);
+    leave_queue((struct flow_chan *)(uintptr_t)top->waits_for, &top->tail, 0);
+}
 
-    if (flow__unlikely(r)) {
-        flow__spin_unlock(&c->lock);
-        return r;
-    }
-    waiter.item = item;
-    waiter.value = 1;
-    flow__waiter_init(&waiter, self, epoch);
-    flow__waiters_add(q, &waiter);
+/* The same as wait_in, where there is more to think of. */
+static __attribute__((noinline)) int wait_with_frame(struct flow__task *self, struct flow_chan *c,
+                                                     bool sends, void *item)
+{
+    struct transfer t = {c, sends, item, 1, c->element_bytes};
+
+    return one(wait_for_peer(self, &t, FLOW_FOREVER), 0);
+}
+
+/* Under the lock, which it lets go of: waits for ever in one of the queues. */
+static inline flow__always_inline int wait_in(struct flow__stack_header *top, struct flow_chan *c,
+                                              struct flow__waiters *q, void *item)
+{
+    struct flow__task *self = top->task;
+    struct flow__waiter *waiter = &top->tail;
+    bool sends = q == &c->senders;
+    uint64_t epoch = flow__arm_tail(self);
+
+    if (flow__unlikely(!epoch))
+        return wait_with_frame(self, c, sends, item);
+    waiter->item = item;
+    waiter->value = 1;
+    flow__waiter_init(waiter, self, epoch);
+    flow__waiters_add(q, waiter);
     c->inside++;
     flow__spin_unlock(&c->lock);
-    r = flow__wait_for_ever(self, epoch, why);
-    if (flow__unlikely(r))
-        return leave_queue(c, &waiter, r);
-    return waiter.outcome;
+    return flow__tail_wait(top, sends ? FLOW__WHY_SEND : FLOW__WHY_RECV, c);
+}
+
+static __attribute__((noinline)) int rest(struct flow__task *self)
+{
+    if (!flow__reclaim_is_inside(self->home->sections))
+        flow_yield();
+    return 0;
+}
+
+/* flow__spend as the last deed. */
+static inline flow__always_inline int done(struct flow__task *self, flow_deadline deadline)
+{
+    return deadline != FLOW_NOW && flow__unlikely(--self->home->budget <= 0) ? rest(self) : 0;
 }
 
 static inline flow__always_inline int served(struct flow__task *self, struct flow_chan *c,
@@ -265,25 +351,53 @@ static inline flow__always_inline int served(struct flow__task *self, struct flo
     c->inside--;
     flow__spin_unlock(&c->lock);
     flow__waiter_resume(self->home, peer);
-    flow__spend(self, deadline);
-    return 0;
+    return done(self, deadline);
 }
 
-/* With the lock; there is no room, or somebody waits to receive. */
-static __attribute__((noinline)) int send_with_lock(struct flow__task *self, struct flow_chan *c,
-                                                    const void *element, flow_deadline deadline)
+/* With the lock; all that may be. */
+static __attribute__((noinline)) int send_with_lock(struct flow__stack_header *top,
+                                                    struct flow_chan *c, const void *element,
+                                                    flow_deadline deadline)
 {
     struct flow__waiter *peer;
 
-    if (flow__likely(!c->closed && (peer = flow__waiters_claim(&c->receivers)))) {
+    if (flow__unlikely(c->closed))
+        goto in_general;
+    if (c->receivers.first && (peer = flow__waiters_claim(&c->receivers))) {
         flow__chan_copy(c, peer->item, element, 1);
         peer->value = 1;
-        return served(self, c, peer, deadline);
+        return served(top->task, c, peer, deadline);
     }
-    if (flow__likely(!c->closed && c->count == c->capacity && deadline == FLOW_FOREVER))
-        return wait_in(self, c, &c->senders, (void *)(uintptr_t)element, FLOW__WHY_SEND);
+    if (c->count < c->capacity) {
+        flow__chan_push(c, element, 1);
+        flow__spin_unlock(&c->lock);
+        return done(top->task, deadline);
+    }
+    if (flow__likely(deadline == FLOW_FOREVER))
+        return c->changed_at && linger_first(top->task->home, c)
+                   ? send_with_lock(top, c, element, deadline)
+                   : wait_in(top, c, &c->senders, (void *)(uintptr_t)element);
+in_general:
     flow__spin_unlock(&c->lock);
     return send_in_general(c, element, deadline);
+}
+
+static __attribute__((noinline)) int send_across(struct flow__stack_header *top,
+                                                        struct flow_chan *c, const void *element,
+                                                        flow_deadline deadline)
+{
+    take_over(top->task->home, c, c->capacity - c->count);
+    return send_with_lock(top, c, element, deadline);
+}
+
+static __attribute__((noinline)) int send_with_patience(struct flow__stack_header *top,
+                                                        struct flow_chan *c, const void *element,
+                                                        flow_deadline deadline)
+{
+    flow__spin_lock(&c->lock);
+    if (c->user != top->task->home)
+        return send_across(top, c, element, deadline);
+    return send_with_lock(top, c, element, deadline);
 }
 
 /* Cancelled, or with an ambient deadline that may have passed: as_coroutine() finds out. */
@@ -294,17 +408,20 @@ static inline bool may_have_to_leave(struct flow__task *self)
 
 int flow_chan_send(struct flow_chan *c, const void *element, flow_deadline deadline)
 {
-    struct flow__task *self = flow__self();
+    struct flow__stack_header *top = flow__own_header();
 
-    if (flow__unlikely(!self || may_have_to_leave(self)))
+    if (flow__unlikely(!top || may_have_to_leave(top->task)))
         return send_in_general(c, element, deadline);
-    flow__spin_lock(&c->lock);
-    if (flow__unlikely(c->closed || c->receivers.first || c->count == c->capacity))
-        return send_with_lock(self, c, element, deadline);
-    flow__chan_push(c, element, 1);
+    if (flow__unlikely(!flow__spin_try(&c->lock)))
+        return send_with_patience(top, c, element, deadline);
+    if (flow__unlikely(c->user != top->task->home))
+        return send_across(top, c, element, deadline);
+    if (flow__unlikely(c->closed || c->receivers.first || c->count == c->capacity ||
+                       c->element_bytes != sizeof(uint64_t)))
+        return send_with_lock(top, c, element, deadline);
+    flow__chan_push_word(c, element);
     flow__spin_unlock(&c->lock);
-    flow__spend(self, deadline);
-    return 0;
+    return done(top->task, deadline);
 }
 
 /* The peer's first element comes after the ring's; more of a batch fills the ring up. */
@@ -325,34 +442,60 @@ static inline flow__always_inline int recv_from_peer(struct flow__task *self, st
     return served(self, c, peer, deadline);
 }
 
-/* With the lock; the ring is empty, or somebody waits to send. */
-static __attribute__((noinline)) int recv_with_lock(struct flow__task *self, struct flow_chan *c,
-                                                    void *element, flow_deadline deadline)
+static __attribute__((noinline)) int recv_with_lock(struct flow__stack_header *top,
+                                                    struct flow_chan *c, void *element,
+                                                    flow_deadline deadline)
 {
-    struct flow__waiter *peer = flow__waiters_claim(&c->senders);
+    struct flow__waiter *peer = c->senders.first ? flow__waiters_claim(&c->senders) : NULL;
 
-    if (flow__likely(!peer && !c->count && !c->closed && deadline == FLOW_FOREVER))
-        return wait_in(self, c, &c->receivers, element, FLOW__WHY_RECV);
-    if (!peer) {
+    if (peer)
+        return recv_from_peer(top->task, c, peer, element, deadline);
+    if (c->count) {
+        flow__chan_pop(c, element, 1);
         flow__spin_unlock(&c->lock);
-        return recv_in_general(c, element, deadline);
+        return done(top->task, deadline);
     }
-    return recv_from_peer(self, c, peer, element, deadline);
+    if (flow__likely(!c->closed && deadline == FLOW_FOREVER))
+        return c->changed_at && linger_first(top->task->home, c)
+                   ? recv_with_lock(top, c, element, deadline)
+                   : wait_in(top, c, &c->receivers, element);
+    flow__spin_unlock(&c->lock);
+    return recv_in_general(c, element, deadline);
+}
+
+static __attribute__((noinline)) int recv_across(struct flow__stack_header *top,
+                                                        struct flow_chan *c, void *element,
+                                                        flow_deadline deadline)
+{
+    take_over(top->task->home, c, c->count);
+    return recv_with_lock(top, c, element, deadline);
+}
+
+static __attribute__((noinline)) int recv_with_patience(struct flow__stack_header *top,
+                                                        struct flow_chan *c, void *element,
+                                                        flow_deadline deadline)
+{
+    flow__spin_lock(&c->lock);
+    if (c->user != top->task->home)
+        return recv_across(top, c, element, deadline);
+    return recv_with_lock(top, c, element, deadline);
 }
 
 int flow_chan_recv(struct flow_chan *c, void *element, flow_deadline deadline)
 {
-    struct flow__task *self = flow__self();
+    struct flow__stack_header *top = flow__own_header();
 
-    if (flow__unlikely(!self || may_have_to_leave(self)))
+    if (flow__unlikely(!top || may_have_to_leave(top->task)))
         return recv_in_general(c, element, deadline);
-    flow__spin_lock(&c->lock);
-    if (flow__unlikely(c->senders.first || c->count == 0))
-        return recv_with_lock(self, c, element, deadline);
-    flow__chan_pop(c, element, 1);
+    if (flow__unlikely(!flow__spin_try(&c->lock)))
+        return recv_with_patience(top, c, element, deadline);
+    if (flow__unlikely(c->user != top->task->home))
+        return recv_across(top, c, element, deadline);
+    if (flow__unlikely(c->senders.first || c->count == 0 || c->element_bytes != sizeof(uint64_t)))
+        return recv_with_lock(top, c, element, deadline);
+    flow__chan_pop_word(c, element);
     flow__spin_unlock(&c->lock);
-    flow__spend(self, deadline);
-    return 0;
+    return done(top->task, deadline);
 }
 
 int flow_chan_try_send(struct flow_chan *chan, const void *element)
@@ -386,7 +529,7 @@ static void refuse_all(struct flow_chan *c, struct flow__waiters *q, struct flow
 {
     struct flow__waiter *waiter;
 
-    while ((waiter = flow__chan_serve(c, q, served)))
+    while ((waiter = flow__chan_serve(c, q, FLOW__WAIT_REFUSED, served)))
         waiter->outcome = -EPIPE;
 }
 

@@ -32,21 +32,27 @@
 #define FLOW__CHAN_BATCH 32u
 
 struct flow_chan {
-    struct flow__spin lock; /* guards what follows, but for the constants */
+    /* What each call touches, in one line. */
+    flow__cache_aligned struct flow__spin lock; /* guards what follows, but for the constants */
     bool closed;
     uint32_t inside;
+    const struct flow__worker *user; /* who made the last call; see core/channel.c */
     size_t count;
-    size_t head, tail; /* of the oldest element and of the next one, in bytes */
-    size_t element_bytes, capacity, ring_bytes; /* constant */
+    size_t head, tail;           /* of the oldest element and of the next one, in bytes */
+    size_t capacity, ring_bytes; /* constant */
+    /* What a call only reads that finds room, or an element. */
+    flow__cache_aligned size_t element_bytes; /* constant */
     struct flow__waiters senders, receivers;
-    char ring[] __attribute__((aligned(16)));
+    int64_t changed_at; /* `user` */
+    void *memory;       /* constant: what was allocated */
+    flow__cache_aligned char ring[];
 };
 
 /* Wins the oldest waiter of a queue that can be won, to be resumed later; NULL: there is none. */
 static inline struct flow__waiter *flow__chan_serve(struct flow_chan *c, struct flow__waiters *q,
-                                                    struct flow__claimed *served)
+                                                    unsigned how, struct flow__claimed *served)
 {
-    struct flow__waiter *waiter = q->first ? flow__waiters_claim(q) : NULL;
+    struct flow__waiter *waiter = q->first ? flow__waiters_claim_as(q, how) : NULL;
 
     if (!waiter)
         return NULL;
@@ -107,6 +113,21 @@ static inline void flow__chan_pop(struct flow_chan *c, char *into, size_t n)
     }
 }
 
+/* The same for one element of the size that most have, a pointer's: one load and one store. */
+static inline void flow__chan_push_word(struct flow_chan *c, const void *from)
+{
+    memcpy(c->ring + c->tail, from, sizeof(uint64_t));
+    c->count++;
+    c->tail = c->tail + sizeof(uint64_t) == c->ring_bytes ? 0 : c->tail + sizeof(uint64_t);
+}
+
+static inline void flow__chan_pop_word(struct flow_chan *c, void *into)
+{
+    memcpy(into, c->ring + c->head, sizeof(uint64_t));
+    c->count--;
+    c->head = c->head + sizeof(uint64_t) == c->ring_bytes ? 0 : c->head + sizeof(uint64_t);
+}
+
 static inline size_t flow__min(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -122,7 +143,7 @@ static inline int flow__chan_put(struct flow_chan *c, const char *from, size_t n
 
     if (flow__unlikely(c->closed))
         return -EPIPE;
-    while (done < n && (to = flow__chan_serve(c, &c->receivers, served))) {
+    while (done < n && (to = flow__chan_serve(c, &c->receivers, FLOW__WAIT_WOKEN, served))) {
         k = flow__min(n - done, (size_t)to->value);
         flow__chan_copy(c, to->item, from + done * c->element_bytes, k);
         to->value = (int64_t)k;
@@ -143,7 +164,7 @@ static inline int flow__chan_take(struct flow_chan *c, char *into, size_t n,
 
     flow__chan_pop(c, into, done);
     while ((done < n || c->count < c->capacity) &&
-           (from = flow__chan_serve(c, &c->senders, served))) {
+           (from = flow__chan_serve(c, &c->senders, FLOW__WAIT_WOKEN, served))) {
         direct = flow__min(n - done, (size_t)from->value);
         queued = flow__min((size_t)from->value - direct, c->capacity - c->count);
         flow__chan_copy(c, into + done * c->element_bytes, from->item, direct);

@@ -148,6 +148,7 @@ flow__marks void flow__block_wipe(void *block)
 static inline void flow__block_open(const struct flow__cut *cut, void *block)
 {
     (void)cut;
+    flow__tsan_after(block);
     flow__block_wipe(block);
 #ifdef FLOW__ASAN
     __asan_unpoison_memory_region(block, cut->block_bytes);
@@ -157,6 +158,7 @@ static inline void flow__block_open(const struct flow__cut *cut, void *block)
 static inline void flow__block_shut(const struct flow__cut *cut, void *block)
 {
     flow__block_mark(cut, block);
+    flow__tsan_before(block); /* who is given it next comes after who had it */
 #ifdef FLOW__ASAN
     __asan_poison_memory_region(block, cut->stride);
 #endif

@@ -63,6 +63,7 @@ static int wait_for_set(struct flow__event *e, struct flow__task *self, flow_dea
         if (flow__event_take(e))
             return 0;
     }
+    flow__note_object(self, e);
     r = flow__waiter_wait(self, &e->guard, &e->queue, &waiter, false, FLOW__WHY_EVENT, deadline);
     if (r) {
         flow__spin_lock(&e->guard);
@@ -101,7 +102,7 @@ static bool let_through(struct flow__event *e, struct flow__claimed *claimed)
         if (first)
             flow__claimed_add(claimed, first);
     } else {
-        flow__waiters_claim_all(&e->queue, 0, claimed);
+        flow__waiters_claim_all(&e->queue, claimed);
     }
     if (!claimed->first) {
         store_relaxed(&e->word, mode);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Crash reports; see the header. The handler runs on the alternate signal stack of
- * whichever thread crashed and calls nothing but write(2), sigaction and raise. It
- * reads the crashed coroutine's control block, which nothing else writes meanwhile. */
+ * whichever thread crashed. For the line it calls nothing but write(2), and reads the crashed
+ * coroutine's control block, which nothing else writes meanwhile; for the backtrace that follows it
+ * maps memory and files, and asks the loader (dl_iterate_phdr) for its modules. */
 #include "core/fatal.h"
 
-#include "core/worker.h"
+#include "core/capture.h"
+#include "core/traces.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -19,77 +21,38 @@ static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT};
 static struct sigaction before[3];
 static bool installed;
 
-/* ---- a line of text without stdio ---- */
+#define LINE_BYTES 512
 
-struct line {
-    char text[512];
-    size_t n;
-};
-
-static void add(struct line *l, const char *s)
+static void put(struct flow__text *l)
 {
-    while (*s && l->n < sizeof l->text - 1)
-        l->text[l->n++] = *s++;
-}
-
-static void add_number(struct line *l, uint64_t v, unsigned base)
-{
-    char digits[24];
-    int i = sizeof digits;
-
-    digits[--i] = 0;
-    do
-        digits[--i] = "0123456789abcdef"[v % base];
-    while (v /= base);
-    if (base == 16)
-        add(l, "0x");
-    add(l, digits + i);
-}
-
-static void put(struct line *l)
-{
-    add(l, "\n");
-    if (write(STDERR_FILENO, l->text, l->n) < 0)
-        return; /* there is nobody left to tell */
+    flow__text_add(l, "\n");
+    flow__text_flush(l); /* if that fails there is nobody left to tell */
 }
 
 void flow__die(const char *what)
 {
-    struct line l = {.n = 0};
+    char bytes[LINE_BYTES];
+    struct flow__text l = {bytes, 0, sizeof bytes, STDERR_FILENO, 0};
 
-    add(&l, "flowcoro: ");
-    add(&l, what);
+    flow__text_add(&l, "flowcoro: ");
+    flow__text_add(&l, what);
     put(&l);
     abort();
 }
 
 /* ---- the report ---- */
 
-static uintptr_t program_counter(const ucontext_t *context)
+/* The slot of the coroutine that was running: by the stack pointer, or by a guard page that was touched
+ * close to it. On aarch64 compilers lower sp by a page first and then touch what lies above it,
+ * so that sp may be in the next slot by then. */
+static char *slot_of_crash(uintptr_t fault, uintptr_t sp, int *class_index)
 {
-#if defined(__x86_64__)
-    return (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
-#elif defined(__aarch64__)
-    return (uintptr_t)context->uc_mcontext.pc;
-#endif
-}
+    char *slot = flow__stack_slot_of(fault, class_index);
+    size_t page = flow__stacks.page_bytes;
 
-static uintptr_t stack_pointer(const ucontext_t *context)
-{
-#if defined(__x86_64__)
-    return (uintptr_t)context->uc_mcontext.gregs[REG_RSP];
-#elif defined(__aarch64__)
-    return (uintptr_t)context->uc_mcontext.sp;
-#endif
-}
-
-/* The coroutine that was running: by the stack pointer or, when that has run off
- * its slot into the guard page or beyond, by the address that could not be touched. */
-static struct flow__task *task_at(uintptr_t sp, int *class_index)
-{
-    char *slot = flow__stack_slot_of(sp, class_index);
-
-    return slot ? flow__stack_header(slot)->task : NULL;
+    if (slot && fault - (uintptr_t)slot < page && sp <= fault && fault - sp < page)
+        return slot;
+    return flow__stack_slot_of(sp, class_index);
 }
 
 static bool is_overflow(uintptr_t fault, uintptr_t sp)
@@ -104,45 +67,69 @@ static bool is_overflow(uintptr_t fault, uintptr_t sp)
     return slot && sp - (uintptr_t)slot < flow__stacks.page_bytes;
 }
 
-static void report(int signo, const siginfo_t *info, const ucontext_t *context)
+/* If what it reads is broken too, it faults, and the system ends the program at once. */
+static void put_trace(const struct flow__registers *at)
 {
-    uintptr_t sp = stack_pointer(context), fault = (uintptr_t)info->si_addr;
+    struct flow__traces *traces = flow__traces_open();
+    char bytes[LINE_BYTES];
+    struct flow__text l = {bytes, 0, sizeof bytes, STDERR_FILENO, 0};
+    struct flow__backtrace trace;
+    struct flow__view view;
+
+    if (traces && flow__stack_view(at->sp, &view)) {
+        trace.n = flow__unwind(flow__traces_cache(traces), at, &view, trace.pc, FLOW__FRAMES,
+                               &trace.complete);
+        flow__trace_print(&trace, at->pc, flow__traces_symbols(traces), &l);
+        flow__text_flush(&l);
+    }
+    flow__traces_close(traces);
+}
+
+static void report(int signo, const siginfo_t *info, const struct flow__registers *at)
+{
+    uintptr_t sp = at->sp, fault = (uintptr_t)info->si_addr;
     bool overflow = signo != SIGABRT && is_overflow(fault, sp);
     int class_index = 0;
-    struct flow__task *t = task_at(sp, &class_index);
-    const char *slot = flow__stack_slot_of(sp, &class_index);
-    struct line l = {.n = 0};
+    char *slot = slot_of_crash(fault, sp, &class_index);
+    struct flow__task *t = slot ? flow__stack_header(slot)->task : NULL;
+    char bytes[LINE_BYTES];
+    struct flow__text l = {bytes, 0, sizeof bytes, STDERR_FILENO, 0};
     struct flow__detail *detail;
 
     if (!t)
         return;
     overflow = overflow || !flow__stack_intact(slot);
     detail = load_relaxed(&t->detail);
-    add(&l, overflow ? "flowcoro: stack overflow in coroutine " : "flowcoro: crash in coroutine ");
-    add_number(&l, flow__id_of(t, load_relaxed(&t->life)), 16);
-    add(&l, " \"");
-    add(&l, detail ? detail->name : "");
-    add(&l, "\", spawned at ");
-    add_number(&l, (uintptr_t)t->spawn_site, 16);
-    add(&l, ", stack class ");
-    add_number(&l, flow__stack_bytes(class_index) / 1024, 10);
-    add(&l, " KiB, signal ");
-    add_number(&l, (uint64_t)signo, 10);
+    flow__text_add(&l, overflow ? "flowcoro: stack overflow in coroutine "
+                                : "flowcoro: crash in coroutine ");
+    flow__text_hex(&l, flow__id_of(t, load_relaxed(&t->life)));
+    flow__text_add(&l, " \"");
+    flow__text_add(&l, detail ? detail->name : "");
+    flow__text_add(&l, "\", spawned at ");
+    flow__text_hex(&l, (uintptr_t)t->spawn_site);
+    flow__text_add(&l, ", stack class ");
+    flow__text_number(&l, flow__stack_bytes(class_index) / 1024);
+    flow__text_add(&l, " KiB, signal ");
+    flow__text_number(&l, (uint64_t)signo);
     if (signo != SIGABRT) {
-        add(&l, ", address ");
-        add_number(&l, fault, 16);
+        flow__text_add(&l, ", address ");
+        flow__text_hex(&l, fault);
     }
-    add(&l, ", pc ");
-    add_number(&l, program_counter(context), 16);
+    flow__text_add(&l, ", pc ");
+    flow__text_hex(&l, at->pc);
     put(&l);
+    put_trace(at);
 }
 
 static void on_fatal(int signo, siginfo_t *info, void *context)
 {
+    struct flow__registers at;
+
     for (int i = 0; i < 3; i++)
         if (signals[i] == signo)
             sigaction(signo, &before[i], NULL);
-    report(signo, info, context);
+    flow__take_registers(&at, context);
+    report(signo, info, &at);
     /* A fault happens again on return, now for the program's own handler or the
      * default one, which leaves a core of the place where it happened. A raised signal must be
      * raised again. */

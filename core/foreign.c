@@ -91,8 +91,19 @@ struct flow__task *flow__take_foreign_block(struct flow__group *g)
 
     flow__lock(&rt->foreign_lock);
     t = flow__block_take(&g->foreign_blocks);
+    if (t)
+        store_relaxed(&rt->foreign_spawned, load_relaxed(&rt->foreign_spawned) + 1);
     flow__unlock(&rt->foreign_lock);
     return t;
+}
+
+void flow__uncount_foreign_spawn(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    flow__lock(&rt->foreign_lock);
+    store_relaxed(&rt->foreign_spawned, load_relaxed(&rt->foreign_spawned) - 1);
+    flow__unlock(&rt->foreign_lock);
 }
 
 void flow__give_foreign_block(struct flow__task *t)

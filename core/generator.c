@@ -98,6 +98,7 @@ int flow_generator_yield(struct flow_generator *g, const void *value)
     flow__spin_unlock(&g->lock);
     if (consumer)
         flow__waiter_resume(self->home, consumer);
+    flow__note_object(self, g);
     r = flow__wait(self, waiter.epoch, FLOW__WHY_SEND, FLOW_FOREVER);
     if (r) {
         flow__spin_lock(&g->lock);
@@ -205,6 +206,7 @@ static int wait_for_value(struct flow__task *self, struct flow_generator *g, voi
         return r;
     if (producer)
         flow__waiter_resume(self->home, producer);
+    flow__note_object(self, g);
     if (flow__unlikely(!begun))
         return wait_for_start(self, g, &waiter, deadline);
     r = flow__wait(self, waiter.epoch, FLOW__WHY_RECV, deadline);

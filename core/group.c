@@ -4,6 +4,7 @@
  * and calls for help, by workers and foreign threads. */
 #include "core/group.h"
 #include "core/arena.h"
+#include "core/reserve.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -22,26 +23,50 @@ static int count_groups(const struct flow__placement *placement)
     return n;
 }
 
-/* The groups, then two tables for each. */
+/* Room for the numbers of all blocks, in whole pages. */
+static size_t queue_capacity(void)
+{
+    size_t n = FLOW__WORKER_ALIGN / sizeof(uint32_t);
+
+    while (n < flow__registry.n_blocks)
+        n *= 2;
+    return n;
+}
+
+/* Of both queues of a group. */
+static size_t queues_bytes(void)
+{
+    return 2 * queue_capacity() * sizeof(uint32_t);
+}
+
+/* The groups, then the queues of each, then two tables for each. */
 static size_t all_bytes(const struct flow__runtime *rt)
 {
     size_t n = (size_t)rt->n_groups;
 
-    return n * sizeof *rt->groups + n * n * (sizeof(struct flow__haul) + sizeof(uint16_t));
+    return n * (sizeof *rt->groups + queues_bytes()) +
+           n * n * (sizeof(struct flow__haul) + sizeof(uint16_t));
 }
 
-/* Before anything writes to them: a page or more for each, on its node. */
+static char *queues_of(const struct flow__runtime *rt, int group)
+{
+    return (char *)(rt->groups + rt->n_groups) + (size_t)group * queues_bytes();
+}
+
+/* Before anything writes to them: pages for each, on its node. Small ones, or one would serve groups
+ * of several nodes, and a short queue would have 2 MiB. */
 static void place_groups(struct flow__runtime *rt)
 {
     int first = 0;
 
+    flow__sys.advise(rt->groups, rt->group_bytes, MADV_NOHUGEPAGE);
     if (rt->topology.n_nodes == 1)
         return;
-    flow__sys.advise(rt->groups, rt->group_bytes, MADV_NOHUGEPAGE);
     for (int i = 0; i < rt->n_groups; i++) {
         int node = rt->placement.node[first];
 
         flow__arena_bind(&rt->groups[i], sizeof rt->groups[i], node);
+        flow__arena_bind(queues_of(rt, i), queues_bytes(), node);
         while (first < rt->n_places && rt->placement.node[first] == node)
             first++;
     }
@@ -66,6 +91,12 @@ static void order_others(struct flow__runtime *rt, struct flow__group *g, uint16
     g->others = others;
 }
 
+static void open_queue(struct flow__shared_queue *q, uint32_t *slot)
+{
+    q->slot = slot;
+    q->mask = (uint32_t)(queue_capacity() - 1);
+}
+
 static void open_group(struct flow__group *g, const struct flow__placement *placement, int first)
 {
     g->node = placement->node[first];
@@ -74,8 +105,6 @@ static void open_group(struct flow__group *g, const struct flow__placement *plac
            placement->node[first + g->n_workers] == g->node)
         g->n_workers++;
     g->idle.n_workers = g->n_workers;
-    flow__list_init(&g->queue.list);
-    flow__list_init(&g->bound.list);
     flow__block_cache_open(&g->foreign_blocks, g->node);
     store_relaxed(&g->watch_ns, FLOW__WATCH_LEAST_NS);
 }
@@ -88,15 +117,19 @@ int flow__groups_open(struct flow__runtime *rt)
 
     rt->n_groups = count_groups(&rt->placement);
     rt->group_bytes = all_bytes(rt);
-    rt->groups = flow__sys.map(rt->group_bytes, PROT_READ | PROT_WRITE, 0);
+    rt->groups = flow__reserve(rt->group_bytes, 0);
     if (!rt->groups)
         return -ENOMEM;
     place_groups(rt);
     for (int i = 0; i < rt->n_groups; i++) {
+        uint32_t *slots = (uint32_t *)queues_of(rt, i);
+
         open_group(&rt->groups[i], &rt->placement, first);
+        open_queue(&rt->groups[i].queue, slots);
+        open_queue(&rt->groups[i].bound, slots + queue_capacity());
         first += rt->groups[i].n_workers;
     }
-    hauls = (void *)(rt->groups + rt->n_groups);
+    hauls = (void *)queues_of(rt, rt->n_groups);
     others = (void *)(hauls + rt->n_groups * rt->n_groups);
     for (int i = 0; i < rt->n_groups; i++) {
         rt->groups[i].hauls = hauls + i * rt->n_groups;

@@ -143,7 +143,13 @@ void flow__jobs_open(struct flow__worker *w, struct flow__jobs *aside)
 
 void flow__jobs_close(const struct flow__jobs *aside)
 {
-    *flow__jobs_here() = *aside;
+    struct flow__jobs *jobs = flow__jobs_here();
+
+    jobs->newest = aside->newest;
+    jobs->foot = aside->foot;
+    jobs->none = aside->none;
+    jobs->shared = aside->shared;
+    exchange_seq(asked_of(jobs), aside->asked);
 }
 
 /* ---- whose job it is ---- */

@@ -188,6 +188,7 @@ int flow__await_end(struct flow__task *t, struct flow__task *self, bool shielded
         return r;
     if (!flow__watch_end(t, self, epoch) && flow__disarm(self, epoch))
         return 0;
+    flow__note_object(self, t);
     r = flow__wait(self, epoch, why, deadline);
     flow__unwatch_end(t);
     return flow__has_finished(t) ? 0 : r;

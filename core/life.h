@@ -11,9 +11,13 @@ static inline uint64_t flow__next_life(uint64_t word)
     return ((word >> 32) + 1) << 32 | FLOW__LIFE_FREE;
 }
 
-/* The foreign threads' blocks: for a task that a group is to run; back to where it belongs. */
+/* The foreign threads' blocks: for a task that a group is to run, counted as spawned under the same lock;
+ * back to where it belongs. */
 struct flow__task *flow__take_foreign_block(struct flow__group *g);
 void flow__give_foreign_block(struct flow__task *t);
+
+/* Of a task that was not queued after all. */
+void flow__uncount_foreign_spawn(void);
 
 /* Puts a block back whose life word is FREE already, and is given as `life`. w owns the caller. */
 static inline void flow__give_block_to(struct flow__worker *w, struct flow__task *t, uint64_t life)

@@ -4,6 +4,8 @@
  * pool's lock; nothing suspends. */
 #include "core/magazine.h"
 
+#include "core/arena.h"
+
 #include <string.h>
 
 #define NAP_NS 50000 /* while an owner that was preempted is inside its magazine */
@@ -51,11 +53,18 @@ void flow__give_slots_home(struct flow_pool *pool, struct flow__magazine *m, uin
     if (n > 0)
         flow__depot_give(pool, home, m->slot, n);
     memmove(m->slot, m->slot + n, keep * sizeof *m->slot);
+    flow__tsan_before(m);
     store_relaxed(&m->n, keep);
     if (keep > 0 || !last)
         return;
     flow__depot_give(pool, home, &last, 1);
     store_relaxed(&m->last, NULL);
+}
+
+static void forget_chunks(struct flow__magazine *m)
+{
+    for (int i = 0; i < FLOW__SEEN_CHUNKS; i++)
+        m->seen[i] = &flow__no_chunk;
 }
 
 /* ---- closing and opening; under the pool's lock ---- */
@@ -81,7 +90,7 @@ static void wait_for_owner(struct flow__magazine *m)
 {
     /* [POOL-6] acquire: pairs with [POOL-5]. */
     for (int i = 0; load_acquire(&m->busy); i++) {
-        if (i < 100)
+        if (i < flow__rounds(100))
             flow__pause();
         else
             flow__sys.futex_wait(&m->busy, 1, flow__sys.now() + NAP_NS); /* nobody wakes us */
@@ -110,7 +119,8 @@ bool flow__magazines_close(struct flow_pool *pool)
             wait_for_owner(m);
             flow__give_slots_home(pool, m, 0);
             flow__give_away_home(pool, m);
-            m->chunk = &flow__no_chunk; /* flow_pool_shrink may take it away */
+            forget_chunks(m); /* flow_pool_shrink may take them away */
+            m->capacity = m->least;
         }
     }
     store_relaxed(&pool->closed, true);
@@ -152,31 +162,32 @@ void flow__magazines_reopen(struct flow_pool *pool)
 
 /* ---- making and moving ---- */
 
-static uint32_t capacity_for(const struct flow_pool *pool)
+/* At most n, fewer of large blocks, and in all magazines no more than a part of the pool's cap. */
+static uint32_t capacity_for(const struct flow_pool *pool, uint32_t n, size_t part)
 {
     size_t most = FLOW__MAGAZINE_MOST / pool->cut.stride;
+    size_t share = pool->max_blocks / (part * (size_t)flow__runtime.n_places);
 
-    if (pool->max_blocks && most > pool->max_blocks / (2 * (size_t)flow__runtime.n_places))
-        most = pool->max_blocks / (2 * (size_t)flow__runtime.n_places);
-    return most > FLOW__MAGAZINE ? FLOW__MAGAZINE : (uint32_t)most;
+    if (pool->max_blocks && most > share)
+        most = share;
+    return most > n ? n : (uint32_t)most;
 }
 
 struct flow__magazine *flow__magazine_make(struct flow_pool *pool, int node)
 {
-    uint32_t capacity = pool->magazines_work ? capacity_for(pool) : 0;
+    uint32_t least = pool->magazines_work ? capacity_for(pool, FLOW__MAGAZINE, 2) : 0;
+    /* A pool near its cap should not have to raid them all the time. */
+    uint32_t most = capacity_for(pool, FLOW__MAGAZINE_GROWN, 16);
     struct flow__magazine *m;
-    void *p;
 
-    if (capacity < 2)
+    if (least < 2)
         return NULL;
-    p = flow__sys.allocate(sizeof *m + FLOW__CACHE_LINE);
-    if (!p)
+    m = flow__arena_map(sizeof *m, -1, 0); /* the owner touches it first */
+    if (!m)
         return NULL;
-    m = (struct flow__magazine *)(((uintptr_t)p + FLOW__CACHE_LINE - 1) &
-                                  ~(uintptr_t)(FLOW__CACHE_LINE - 1));
-    m->allocation = p;
-    m->capacity = capacity;
-    m->chunk = &flow__no_chunk;
+    m->least = m->capacity = least;
+    m->most = most > least ? most : least;
+    forget_chunks(m);
     store_relaxed(&m->node, node);
     flow__lock(&pool->lock);
     store_relaxed(&m->closed, load_relaxed(&pool->closed));
@@ -184,6 +195,7 @@ struct flow__magazine *flow__magazine_make(struct flow_pool *pool, int node)
     if (load_relaxed(&pool->n_magazines) <= (uint32_t)flow__owned_seat)
         store_relaxed(&pool->n_magazines, (uint32_t)flow__owned_seat + 1);
     flow__unlock(&pool->lock);
+    flow__tsan_before(m);
     return m;
 }
 
@@ -196,5 +208,5 @@ void flow__magazine_move(struct flow_pool *pool, struct flow__magazine *m, int n
     fetch_add_relaxed(&old->remote_frees, load_relaxed(&m->remote_frees));
     store_relaxed(&m->remote_frees, 0);
     store_relaxed(&m->node, node);
-    m->chunk = &flow__no_chunk;
+    forget_chunks(m);
 }

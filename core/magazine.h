@@ -25,6 +25,7 @@ static inline void flow__magazine_leave(struct flow__magazine *m)
 static inline bool flow__magazine_enter(struct flow__magazine *m)
 {
     flow__assert(load_relaxed(&m->busy) == 0);
+    flow__tsan_after(m); /* its slots are moved by memmove, which TSan watches wherever it is called */
     store_relaxed(&m->busy, 1);
     /* [POOL-3] no more than order for the compiler: pairs with [POOL-4], where membarrier makes
      * a full barrier of it, between this store and the load of closed. */
@@ -40,6 +41,13 @@ static inline bool flow__magazine_enter(struct flow__magazine *m)
 static inline uint32_t flow__magazine_count(const struct flow__magazine *m)
 {
     return load_relaxed(&m->n) + (load_relaxed(&m->last) != NULL);
+}
+
+/* Where a magazine remembers the chunk that a block lies in: another one of its blocks needs no look at
+ * the map. No two chunks share a segment of addresses. */
+static inline struct flow__chunk **flow__seen_chunk(struct flow__magazine *m, const void *block)
+{
+    return &m->seen[((uintptr_t)block >> FLOW__CHUNK_SHIFT) % FLOW__SEEN_CHUNKS];
 }
 
 /* Makes the calling worker's magazine. NULL: it is to have none, or there is no memory. The node's

@@ -17,18 +17,11 @@
 
 /* ---- who ---- */
 
-static uintptr_t this_thread(void)
+uintptr_t flow__mutex_thread(void)
 {
     static __thread uint64_t mark;
 
     return (uintptr_t)&mark;
-}
-
-uintptr_t flow__mutex_me(void)
-{
-    struct flow__task *self = flow__self();
-
-    return self ? (uintptr_t)self : this_thread();
 }
 
 static inline uintptr_t owner_of(uintptr_t word)
@@ -48,20 +41,11 @@ static inline void hold(struct flow__mutex *m)
     top->held = m;
 }
 
-static __attribute__((noinline)) void let_go_of_older(struct flow__mutex **at,
-                                                      struct flow__mutex *m)
+static void let_go(struct flow__mutex **at, struct flow__mutex *m)
 {
     while (*at != m)
         at = &(*at)->next_held;
     *at = m->next_held;
-}
-
-static inline void let_go(struct flow__stack_header *top, struct flow__mutex *m)
-{
-    if (flow__likely(top->held == m))
-        top->held = m->next_held;
-    else
-        let_go_of_older(&top->held, m);
 }
 
 /* ---- locking ---- */
@@ -69,13 +53,12 @@ static inline void let_go(struct flow__stack_header *top, struct flow__mutex *m)
 /* 0, -EOWNERDEAD, or -EBUSY. */
 static int take(struct flow__mutex *m, uintptr_t me)
 {
-    uintptr_t seen = 0;
+    uintptr_t seen = load_relaxed(&m->word);
 
     /* [MUTEX-1] acquire: pairs with [MUTEX-2]; what the last owner did is visible. */
-    if (cas_acquire(&m->word, &seen, me))
-        return 0;
-    /* [MUTEX-1] */
-    return seen == DEAD && cas_acquire(&m->word, &seen, me) ? -EOWNERDEAD : -EBUSY;
+    if ((seen != 0 && seen != DEAD) || !cas_acquire(&m->word, &seen, me))
+        return -EBUSY;
+    return seen == DEAD ? -EOWNERDEAD : 0;
 }
 
 /* Under the guard: takes it, or sees to it that the owner's unlock looks into the queue. */
@@ -101,6 +84,7 @@ int flow__mutex_compete(struct flow__mutex *m, struct flow__task *self, struct f
             break;
         }
         waiter->value++;
+        flow__note_object(self, m);
         outcome = flow__waiter_wait_first(self, &m->guard, &m->queue, waiter, shielded,
                                           FLOW__WHY_MUTEX, deadline);
     }
@@ -135,6 +119,7 @@ static int wait_and_compete(struct flow__mutex *m, struct flow__task *self, uint
         hold(m);
         return r;
     }
+    flow__note_object(self, m);
     r = flow__waiter_wait(self, &m->guard, &m->queue, &waiter, shielded, FLOW__WHY_MUTEX, deadline);
     return flow__mutex_compete(m, self, &waiter, r, shielded, deadline);
 }
@@ -164,16 +149,19 @@ static __attribute__((noinline)) int lock_slowly(struct flow__mutex *m, flow_dea
     return r;
 }
 
+/* What can be read before the CAS is, as what follows waits for it. */
 int flow_mutex_lock(struct flow_mutex *mutex, flow_deadline deadline)
 {
-    struct flow__mutex *m = flow__mutex_of(mutex);
+    struct flow__mutex *m = flow__mutex_of(mutex), *older;
     struct flow__stack_header *top = flow__own_header();
     uintptr_t nobody = 0;
 
-    /* [MUTEX-1] */
-    if (flow__unlikely(!top) || !cas_acquire(&m->word, &nobody, (uintptr_t)top->task))
+    if (flow__unlikely(!top))
         return lock_slowly(m, deadline);
-    m->next_held = top->held;
+    older = top->held;
+    if (flow__unlikely(!cas_acquire(&m->word, &nobody, (uintptr_t)top->task))) /* [MUTEX-1] */
+        return lock_slowly(m, deadline);
+    m->next_held = older;
     top->held = m;
     return 0;
 }
@@ -224,20 +212,21 @@ static bool pass_on(struct flow__mutex *m, struct flow__worker *w, uintptr_t me,
 
 static void give_up(struct flow__mutex *m, struct flow__worker *w, uintptr_t me, bool dead)
 {
-    uintptr_t seen = me;
+    for (;;) {
+        uintptr_t seen = load_relaxed(&m->word);
 
-    /* [MUTEX-2] release: pairs with [MUTEX-1]. */
-    while (!cas_release(&m->word, &seen, dead ? DEAD : 0)) {
+        /* [MUTEX-2] release: pairs with [MUTEX-1]. */
+        if (seen == me && cas_release(&m->word, &seen, dead ? DEAD : 0))
+            return;
         flow__spin_lock(&m->guard);
         if (pass_on(m, w, me, dead))
             return;
-        seen = me;
     }
 }
 
-static __attribute__((noinline)) int unlock_as_thread(struct flow__mutex *m)
+static int unlock_as_thread(struct flow__mutex *m)
 {
-    uintptr_t me = this_thread(), seen = me;
+    uintptr_t me = flow__mutex_thread(), seen = me;
     int r;
 
     if (owner_of(load_relaxed(&m->word)) != me)
@@ -255,20 +244,36 @@ static __attribute__((noinline)) int unlock_as_thread(struct flow__mutex *m)
     return 0;
 }
 
+static __attribute__((noinline)) int unlock_slowly(struct flow__mutex *m,
+                                                    struct flow__stack_header *top)
+{
+    uintptr_t me;
+
+    if (!top)
+        return unlock_as_thread(m);
+    me = (uintptr_t)top->task;
+    if (owner_of(load_relaxed(&m->word)) != me)
+        return -EPERM;
+    let_go(&top->held, m);
+    give_up(m, top->task->home, me, false);
+    return 0;
+}
+
+/* The newest of those that the task holds is its own, and nobody has to look at who the owner is. Its
+ * list is changed behind the CAS, which would wait for that store. */
 int flow_mutex_unlock(struct flow_mutex *mutex)
 {
-    struct flow__mutex *m = flow__mutex_of(mutex);
+    struct flow__mutex *m = flow__mutex_of(mutex), *older;
     struct flow__stack_header *top = flow__own_header();
-    uintptr_t seen;
+    uintptr_t me;
 
-    if (flow__unlikely(!top))
-        return unlock_as_thread(m);
-    seen = (uintptr_t)top->task;
-    if (flow__unlikely(owner_of(load_relaxed(&m->word)) != seen))
-        return -EPERM;
-    let_go(top, m);
-    if (flow__unlikely(!cas_release(&m->word, &seen, 0))) /* [MUTEX-2] */
-        give_up(m, top->task->home, (uintptr_t)top->task, false);
+    if (flow__unlikely(!top) || flow__unlikely(top->held != m))
+        return unlock_slowly(m, top);
+    older = m->next_held;
+    me = (uintptr_t)top->task;
+    if (flow__unlikely(!cas_release(&m->word, &me, 0))) /* [MUTEX-2] */
+        return unlock_slowly(m, top);
+    top->held = older;
     return 0;
 }
 

@@ -42,8 +42,15 @@ static inline struct flow__mutex *flow__mutex_of(struct flow_mutex *m)
     return (struct flow__mutex *)(void *)m;
 }
 
-/* Who the caller is to a mutex. */
-uintptr_t flow__mutex_me(void);
+/* Who the caller is to a mutex: a task, or else a thread. */
+uintptr_t flow__mutex_thread(void);
+
+static inline uintptr_t flow__mutex_me(void)
+{
+    struct flow__task *self = flow__self();
+
+    return flow__likely(self != NULL) ? (uintptr_t)self : flow__mutex_thread();
+}
 
 /* What a waiter in the queue finds in its outcome, or -EOWNERDEAD: handed over too. */
 enum {

@@ -38,7 +38,7 @@ int flow__start_failed(int error, const char *format, ...)
     return error;
 }
 
-enum kind { NUMBER, SWITCH, BYTES, SPAN, NODES };
+enum kind { NUMBER, SWITCH, BYTES, SPAN, NODES, SEED };
 
 static const struct option {
     const char *name;
@@ -58,10 +58,13 @@ static const struct option {
     {"no_fork_stacks", offsetof(struct flow_options, no_fork_stacks), SWITCH, 0, 1},
     {"no_fatal_report", offsetof(struct flow_options, no_fatal_report), SWITCH, 0, 1},
     {"measure_stacks", offsetof(struct flow_options, measure_stacks), SWITCH, 0, 1},
+    {"report_leaks", offsetof(struct flow_options, report_leaks), SWITCH, 0, 1},
     {"stack_bytes", offsetof(struct flow_options, stack_bytes), BYTES, 16 * 1024, 1024 * 1024},
     {"max_tasks", offsetof(struct flow_options, max_tasks), BYTES, 1, 67000000},
     {"spin_ns", offsetof(struct flow_options, spin_ns), SPAN, 0, 1000000},
     {"stall_ns", offsetof(struct flow_options, stall_ns), SPAN, 0, STALL_MOST},
+    {"dump_signal", offsetof(struct flow_options, dump_signal), NUMBER, 0, 64},
+    {"shuffle", offsetof(struct flow_options, shuffle), SEED, 0, INT64_MAX},
 };
 
 static int64_t get(const struct flow_options *o, const struct option *entry)
@@ -96,6 +99,7 @@ static void set(struct flow_options *o, const struct option *entry, int64_t valu
         break;
     case SPAN:
     case NODES:
+    case SEED:
         *(int64_t *)at = value;
         break;
     }
@@ -264,18 +268,28 @@ int flow_options_parse(struct flow_options *options, const char *text)
     return 0;
 }
 
+static int read_variable(struct flow_options *out, const char *variable, const char *option)
+{
+    const char *value = getenv(variable);
+    char text[40];
+
+    if (!value || !*value)
+        return 0;
+    snprintf(text, sizeof text, "%s=%.24s", option, value);
+    return flow_options_parse(out, text);
+}
+
 int flow__options_read(struct flow_options *out, const struct flow_options *given)
 {
-    const char *workers = getenv("FLOW_WORKERS"), *more = getenv("FLOW_OPTIONS");
-    char text[32];
+    const char *more = getenv("FLOW_OPTIONS");
     int r;
 
     *out = given ? *given : (struct flow_options)FLOW_OPTIONS_INIT;
     r = check(out);
-    if (!r && workers && *workers) {
-        snprintf(text, sizeof text, "workers=%.20s", workers);
-        r = flow_options_parse(out, text);
-    }
+    if (!r)
+        r = read_variable(out, "FLOW_WORKERS", "workers");
+    if (!r)
+        r = read_variable(out, "FLOW_SHUFFLE", "shuffle");
     if (!r && more)
         r = flow_options_parse(out, more);
     return r;

@@ -18,6 +18,8 @@
 #include "core/steal.h"
 
 #define DOZE_NS          100000 /* see doze() */
+#define VAIN_NS          20000  /* see doze_if_in_vain() */
+#define VAIN_MOST        4
 #define NEAR_NS          10000  /* see flow__wait_for_near_timer() */
 #define PAUSES           8
 #define TRIM_AFTER_NS    1000000000
@@ -68,9 +70,11 @@ static void send_home(struct flow__worker *w)
  * look. */
 static void doze(struct flow__worker *w)
 {
+    int64_t next = flow__timers_next(&w->timers), until = flow__sys.now() + DOZE_NS;
+
     exchange_seq(&w->parker.word, FLOW__PARKED);
     if (flow__inbox_is_empty(&w->inbox) && !load_relaxed(&flow__runtime.workers_end))
-        flow__sys.futex_wait(&w->parker.word, FLOW__PARKED, flow__sys.now() + DOZE_NS);
+        flow__sys.futex_wait(&w->parker.word, FLOW__PARKED, next < until ? next : until);
     /* Who read the map before we left it may have summoned us. */
     w->searching = exchange_seq(&w->parker.word, FLOW__RUNNING) == FLOW__SUMMONED;
 }
@@ -122,6 +126,32 @@ static uint32_t sleep_announced(struct flow__worker *w, int64_t deadline)
     return flow__parker_sleep(&w->parker, idle, self, deadline);
 }
 
+/* A coroutine that forks and syncs tiny jobs all the time shows one when it is asked, wakes whoever
+ * sleeps for it, and has taken it back long before anybody is awake. To be woken costs that coroutine
+ * more than hundreds of its forks. So who has been woken in vain some times, each time at once, stays
+ * off the map for a while, then sleeps as always, to see whether this goes on. */
+static bool doze_if_in_vain(struct flow__worker *w)
+{
+    bool lifo_busy;
+
+    if (flow__likely(w->vain < VAIN_MOST))
+        return false;
+    w->vain--;
+    if (!flow__anything_visible(w, &lifo_busy))
+        doze(w);
+    return true;
+}
+
+/* Sleeping, announced, and counting what it was good for; what is found sets `vain` to 0. */
+static uint32_t sleep_and_count(struct flow__worker *w, int64_t deadline)
+{
+    int64_t begin = flow__sys.now();
+    uint32_t became = sleep_announced(w, deadline);
+
+    w->vain = became == FLOW__SUMMONED && flow__sys.now() - begin < VAIN_NS ? w->vain + 1 : 0;
+    return became;
+}
+
 void flow__park(struct flow__worker *w)
 {
     struct flow__idle *idle = &w->group->idle;
@@ -129,6 +159,8 @@ void flow__park(struct flow__worker *w)
     bool lifo_busy = false;
     uint32_t became;
 
+    if (doze_if_in_vain(w))
+        return;
     flow__count(w, announced);
     flow__parker_announce(&w->parker, idle, flow__index_in_group(w));
     if (flow__anything_visible(w, &lifo_busy) || lifo_busy ||
@@ -142,7 +174,7 @@ void flow__park(struct flow__worker *w)
     flow__count(w, parks);
     send_home(w);
     flow__tell_quiet();
-    became = sleep_announced(w, deadline);
+    became = sleep_and_count(w, deadline);
     w->searching = became == FLOW__SUMMONED;
     trim_if_due(w);
 }

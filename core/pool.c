@@ -183,6 +183,20 @@ static inline void *take_from(struct flow__magazine *m)
     return m->slot[n - 1];
 }
 
+/* How many blocks a magazine fetches or gives home at once. */
+static uint32_t lot_of(const struct flow__magazine *m)
+{
+    uint32_t half = (m->capacity + 1) / 2;
+
+    return half < FLOW__MAGAZINE_LOT ? half : FLOW__MAGAZINE_LOT;
+}
+
+/* Whose blocks come and go in larger numbers shall seldom need the depot. */
+static void grow(struct flow__magazine *m)
+{
+    m->capacity = m->capacity < m->most / 2 ? 2 * m->capacity : m->most;
+}
+
 /* Fills the magazine and takes one block. Blocks of another node are kept apart, since a
  * slot's block goes home to the magazine's node. While entered. */
 static void *refill(struct flow_pool *pool, struct flow__magazine *m, struct flow__depot *d)
@@ -192,14 +206,15 @@ static void *refill(struct flow_pool *pool, struct flow__magazine *m, struct flo
 
     if (own) /* it was only closed for a moment */
         return own;
-    n = fetch(pool, d, m->slot, (m->capacity + 1) / 2);
+    n = fetch(pool, d, m->slot, lot_of(m));
     if (n > 0) {
+        grow(m);
         store_relaxed(&m->n, n - 1);
         return m->slot[n - 1];
     }
     n_away = load_relaxed(&m->n_away);
     if (n_away == 0) {
-        n_away = steal(pool, d, stolen, (m->capacity + 1) / 2);
+        n_away = steal(pool, d, stolen, (m->least + 1) / 2);
         for (uint32_t i = 0; i < n_away; i++)
             store_relaxed(&m->away[i], stolen[i]);
     }
@@ -334,14 +349,17 @@ static inline bool put_into(struct flow__magazine *m, void *block)
 
 static void make_room(struct flow_pool *pool, struct flow__magazine *m)
 {
-    flow__give_slots_home(pool, m, m->capacity / 2);
+    if (m->capacity < m->most)
+        grow(m);
+    else
+        flow__give_slots_home(pool, m, m->capacity - lot_of(m));
 }
 
 static void put_away(struct flow_pool *pool, struct flow__magazine *m, void *block)
 {
     uint32_t n = load_relaxed(&m->n_away);
 
-    if (n == m->capacity) {
+    if (n == m->least) {
         flow__give_away_home(pool, m);
         n = 0;
     }
@@ -357,9 +375,7 @@ static void put(struct flow_pool *pool, struct flow__magazine *m, struct flow__c
         put_away(pool, m, block);
         return;
     }
-    /* In the chunk with the most blocks the next one will likely lie too. */
-    if (c->n_blocks > m->chunk->n_blocks)
-        m->chunk = c;
+    *flow__seen_chunk(m, block) = c;
     if (put_into(m, block))
         return;
     make_room(pool, m);
@@ -413,14 +429,14 @@ static __attribute__((noinline)) int free_into_full(struct flow_pool *pool,
     return 0;
 }
 
-/* The quick way is for blocks of the chunk that the magazine remembers: it is ours, of this node,
- * and what its number tells needs no look at the map. */
+/* The quick way is for blocks of chunks that the magazine remembers: they are ours, of this node, and
+ * need no look at the map. */
 __attribute__((noinline)) int flow_pool_free(flow_pool *pool, void *block)
 {
     struct flow__magazine *m = flow__magazine_own(pool);
 
     if (flow__likely(m && flow__magazine_enter(m))) {
-        struct flow__chunk *c = m->chunk;
+        struct flow__chunk *c = *flow__seen_chunk(m, block);
 
         if (flow__likely(!look_inside(pool, c, block))) {
             note_use(pool, c, block, false);

@@ -38,8 +38,14 @@
 #include "numa/node_memory.h"
 #include "sync/lock.h"
 
-#define FLOW__MAGAZINE      64
+/* How many blocks a magazine may hold, at first and when it has grown; how many chunks it remembers. */
+#ifndef FLOW__MAGAZINE /* a model makes it small, so that it is full at times */
+#define FLOW__MAGAZINE       64
+#define FLOW__MAGAZINE_GROWN 1024
+#define FLOW__SEEN_CHUNKS    32
+#endif
 #define FLOW__MAGAZINE_MOST ((size_t)256 << 10) /* bytes of blocks that a magazine may hold */
+#define FLOW__MAGAZINE_LOT  256 /* most blocks to or from a depot at once: its lock is held */
 #define FLOW__POOL_NODES    FLOW__MAX_NODE_IDS
 #define FLOW__FIRST_BLOCKS  64
 
@@ -47,18 +53,18 @@ struct flow__magazine {
     /* Written by the owner; read by who closes. */
     flow__atomic(uint32_t) busy;
     flow__atomic(uint32_t) closed; /* written under the pool's lock */
-    uint32_t capacity;             /* constant */
+    uint32_t least, most;          /* constant: of capacity; no more than the least lies away */
 
     /* While open written by the owner, while closed by who holds the pool's lock; the atomic ones
      * read by anyone. */
     flow__atomic(void *) last; /* freed last: to take it again need not wait for a count in memory */
     flow__atomic(uint32_t) n, n_away;
     flow__atomic(int) node;    /* of `last` and of the blocks in slot */
-    struct flow__chunk *chunk; /* one of that node in which many blocks lie, or flow__no_chunk */
-    void *slot[FLOW__MAGAZINE];
-    flow__atomic(void *) away[FLOW__MAGAZINE];
+    uint32_t capacity;         /* of slot: doubled when that is full or empty, until it is closed */
     flow__atomic(uint64_t) remote_frees; /* by the owner; those of former nodes are in the depots */
-    void *allocation;
+    struct flow__chunk *seen[FLOW__SEEN_CHUNKS]; /* of that node, or flow__no_chunk */
+    flow__atomic(void *) away[FLOW__MAGAZINE];
+    void *slot[FLOW__MAGAZINE_GROWN]; /* pages that it does not grow into are never touched */
 };
 
 struct flow__depot {

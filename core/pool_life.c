@@ -292,7 +292,7 @@ static void empty_magazines(struct flow_pool *pool)
             continue;
         flow__give_slots_home(pool, m, 0);
         flow__give_away_home(pool, m);
-        flow__sys.release(m->allocation);
+        flow__arena_unmap(m, sizeof *m);
         store_relaxed(&pool->magazine[i], NULL);
     }
 }

@@ -5,53 +5,66 @@
  * sleepers woken for them. */
 #include "core/queues.h"
 
-#define AHEAD 12 /* places in a shared queue, for prefetching */
-#define GRAB  (FLOW__RING_SIZE / 2)
+#include "core/shuffle.h"
+
+#define GRAB       (FLOW__RING_SIZE / 2)
 #define GRAB_BOUND 8
 
 /* ---- a group's queue ---- */
 
-static void append_chain(struct flow__shared_queue *q, struct flow__task **task, uint32_t n)
+static void append(struct flow__shared_queue *q, struct flow__task **task, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++)
-        task[i]->ahead = i + AHEAD < n ? task[i + AHEAD] : NULL;
+    uint64_t count;
+
     flow__lock(&q->lock);
+    count = load_relaxed(&q->count);
     for (uint32_t i = 0; i < n; i++)
-        flow__list_append(&q->list, task[i]);
-    store_relaxed(&q->count, q->list.count);
+        q->slot[(q->first + count + i) & q->mask] = flow__slot_of(task[i]);
+    store_relaxed(&q->count, count + n);
     /* Unlocking is a full barrier between the push and the look at the sleepers. */
     flow__unlock(&q->lock);
 }
 
-/* Counts n tasks out of the queue, whose lock is held. */
-static void count_out(struct flow__shared_queue *q, uint32_t n)
+/* The task that has `i` older ones in the queue, whose lock is held. */
+static struct flow__task *nth(struct flow__shared_queue *q, uint32_t i)
 {
+    return &flow__registry.base[q->slot[(q->first + i) & q->mask]];
+}
+
+/* Takes the n oldest tasks out of the queue, whose lock is held. */
+static void remove_oldest(struct flow__shared_queue *q, uint32_t n)
+{
+    uint64_t left = load_relaxed(&q->count) - n;
+
+    q->first = left ? q->first + n : 0;
     store_relaxed(&q->taken, load_relaxed(&q->taken) + n);
-    store_relaxed(&q->count, q->list.count);
+    store_relaxed(&q->count, left);
+}
+
+/* A worker's share of the tasks in a queue of its group, whose lock is held. */
+static uint32_t share_of(struct flow__worker *w, struct flow__shared_queue *q, uint32_t most)
+{
+    uint64_t count = load_relaxed(&q->count), n = count / (uint64_t)w->group->n_workers + 1;
+
+    if (n > count)
+        n = count;
+    return flow__some_of(w, (uint32_t)(n < most ? n : most));
 }
 
 static bool grab_queue(struct flow__worker *w)
 {
     struct flow__shared_queue *q = &w->group->queue;
-    uint32_t room = FLOW__RING_SIZE - flow__ring_count(&w->ring), taken = 0;
-    struct flow__task *t;
-    uint64_t n;
+    uint32_t room = FLOW__RING_SIZE - flow__ring_count(&w->ring), n;
 
     if (load_relaxed(&q->count) == 0)
         return false;
     flow__lock(&q->lock);
-    n = q->list.count / (uint64_t)w->group->n_workers + 1;
-    if (n > GRAB)
-        n = GRAB;
-    if (n > room)
-        n = room;
-    for (; taken < n && (t = flow__list_take(&q->list)); taken++) {
-        flow__fetch_block(t->ahead);
-        flow__ring_push(&w->ring, t);
-    }
-    count_out(q, taken);
+    n = share_of(w, q, room < GRAB ? room : GRAB);
+    for (uint32_t i = 0; i < n; i++)
+        flow__ring_push(&w->ring, nth(q, i));
+    remove_oldest(q, n);
     flow__unlock(&q->lock);
-    if (taken > 0 && flow__unlikely(!w->offers))
+    if (n > 0 && flow__unlikely(!w->offers))
         flow__raise_surplus(w);
     return true;
 }
@@ -60,19 +73,15 @@ static bool grab_queue(struct flow__worker *w)
 static bool grab_bound(struct flow__worker *w)
 {
     struct flow__shared_queue *q = &w->group->bound;
-    uint32_t taken = 0;
-    struct flow__task *t;
-    uint64_t n;
+    uint32_t n;
 
     if (load_relaxed(&q->count) == 0)
         return false;
     flow__lock(&q->lock);
-    n = q->list.count / (uint64_t)w->group->n_workers + 1;
-    if (n > GRAB_BOUND)
-        n = GRAB_BOUND;
-    for (; taken < n && (t = flow__list_take(&q->list)); taken++)
-        flow__list_append(&w->own, t);
-    count_out(q, taken);
+    n = share_of(w, q, GRAB_BOUND);
+    for (uint32_t i = 0; i < n; i++)
+        flow__list_append(&w->own, nth(q, i));
+    remove_oldest(q, n);
     flow__unlock(&q->lock);
     return true;
 }
@@ -86,15 +95,17 @@ bool flow__grab_shared(struct flow__worker *w)
 
 uint32_t flow__rob_queue(struct flow__shared_queue *q, struct flow__task **loot, uint32_t most)
 {
-    uint32_t n, taken = 0;
+    uint64_t half;
+    uint32_t n;
 
     flow__lock(&q->lock);
-    n = (uint32_t)((q->list.count + 1) / 2 < most ? (q->list.count + 1) / 2 : most);
-    while (taken < n)
-        loot[taken++] = flow__list_take(&q->list);
-    count_out(q, taken);
+    half = (load_relaxed(&q->count) + 1) / 2;
+    n = half < most ? (uint32_t)half : most;
+    for (uint32_t i = 0; i < n; i++)
+        loot[i] = nth(q, i);
+    remove_oldest(q, n);
     flow__unlock(&q->lock);
-    return taken;
+    return n;
 }
 
 /* ---- making tasks ready ---- */
@@ -134,7 +145,7 @@ static void push_ring(struct flow__worker *w, struct flow__task *t)
         return;
     n = flow__ring_steal(&w->ring, (void **)half, FLOW__RING_SIZE / 2);
     half[n++] = t;
-    append_chain(&w->group->queue, half, n);
+    append(&w->group->queue, half, n);
     flow__count(w, overflows);
 }
 
@@ -169,7 +180,7 @@ struct flow__group *flow__choose_group(void)
 
 void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t)
 {
-    append_chain(&g->bound, &t, 1);
+    append(&g->bound, &t, 1);
     if (w && w->group != g)
         flow__count(w, node_wakes);
     wake_one(w, g);
@@ -177,7 +188,7 @@ void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct
 
 void flow__submit_from_thread(struct flow__group *g, struct flow__task *t)
 {
-    append_chain(&g->queue, &t, 1);
+    append(&g->queue, &t, 1);
     wake_one(NULL, g);
     if (flow__runtime.n_groups > 1)
         flow__call_for_help(NULL, g, -1, 0);

@@ -25,7 +25,9 @@ uint64_t flow__live_tasks(void)
         finished += load_acquire(&rt->workers[i].stats.finished);
     for (int i = 0; i < rt->n_places; i++)
         spawned += load_acquire(&rt->workers[i].stats.spawned);
-    return spawned + load_acquire(&rt->foreign_spawned) - finished;
+    flow__tsan_after(rt); /* the last count of a worker stands for all that ended there */
+    /* Counted before such a task was queued, so before it ended. */
+    return spawned + load_relaxed(&rt->foreign_spawned) - finished;
 }
 
 static bool is_at_rest(struct flow__worker *w)

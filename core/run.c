@@ -9,18 +9,24 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* A thread that drives in a loop is back on the seat before one that was woken gets there: without
+ * `seat_wanted` it may have it for ever. A driver looks at that after it has announced its sleep. */
 bool flow__take_the_seat(struct flow__runtime *rt, flow_deadline deadline)
 {
+    bool taken;
+
+    exchange_seq(&rt->seat_wanted, true);
     for (;;) {
         uint32_t nobody = 0;
 
-        if (cas_acquire(&rt->driver, &nobody, 1))
-            return true;
-        if (flow__sys.now() >= deadline)
-            return false;
+        taken = cas_acquire(&rt->driver, &nobody, 1);
+        if (taken || flow__sys.now() >= deadline)
+            break;
         flow__parker_notify(&rt->workers[0].parker);
         flow__wait_for_driver(NULL, 0, deadline);
     }
+    exchange_seq(&rt->seat_wanted, false);
+    return taken;
 }
 
 void flow__leave_the_seat(struct flow__runtime *rt)
@@ -51,6 +57,7 @@ int flow__drive_seated(struct flow__worker *w, flow_deadline deadline,
     w->strand.fiber = __tsan_get_current_fiber();
 #endif
     n = flow__worker_drive(w, deadline, how);
+    store_relaxed(&w->current, NULL);
     flow__jobs_close(&aside);
     flow__fatal_stack_close(&w->signal_stack);
     flow__own_worker(NULL);
@@ -72,7 +79,7 @@ static int drive(flow_deadline deadline, const struct flow__driving *how)
     /* Once we have the seat, flow_stop waits for us to leave it. */
     if (rt->n_workers > 0)
         r = -EINVAL;
-    else if (!cas_acquire(&rt->driver, &nobody, 1))
+    else if (load_seq(&rt->seat_wanted) || !cas_acquire(&rt->driver, &nobody, 1))
         r = -EBUSY;
     flow__foreign_leave();
     if (r)

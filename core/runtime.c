@@ -8,9 +8,9 @@
 #include "core/fatal.h"
 #include "core/group.h"
 #include "core/machine.h"
+#include "core/monitor.h"
 #include "core/offload.h"
 #include "core/options.h"
-#include "core/stall.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -289,6 +289,10 @@ static void clear_runtime(struct flow__runtime *rt)
            sizeof *rt - offsetof(struct flow__runtime, options));
 }
 
+#ifdef FLOW_TSAN_NO_SYNC
+unsigned flow__tsan_switch; /* by whoever starts the runtime, while nothing runs */
+#endif
+
 static int start(const struct flow_options *given)
 {
     struct flow__runtime *rt = &flow__runtime;
@@ -303,6 +307,7 @@ static int start(const struct flow_options *given)
     r = flow__machine_read(rt);
     if (r)
         return r;
+    flow__tsan_driven(rt->n_workers == 0);
     r = open_memory(rt);
     if (r)
         goto machine;
@@ -316,9 +321,13 @@ static int start(const struct flow_options *given)
     }
     store_release(&rt->state, FLOW__RUNNING_STATE);
     flow__process_begin();
-    r = flow__stall_open();
+    r = flow__monitor_open();
     if (r) {
-        flow__start_failed(r, "cannot start the thread that option stall_ns asks for: %s",
+        flow__start_failed(r,
+                           r == -EINVAL
+                               ? "option dump_signal: no such signal, or not one that can be had"
+                               : "cannot start the thread that option stall_ns or dump_signal asks "
+                                 "for: %s",
                            strerror(-r));
         goto offload;
     }
@@ -332,7 +341,7 @@ static int start(const struct flow_options *given)
     return 0;
 
 monitor:
-    flow__stall_close();
+    flow__monitor_close();
 offload:
     store_release(&rt->state, FLOW__STOPPED);
     flow__reclaim_wait();

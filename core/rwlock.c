@@ -50,14 +50,14 @@ static bool advance(struct rwlock *l, uint64_t given_up, bool readers_first,
 
     if (!(next & WRITER)) {
         if (readers_first || !l->writers.first)
-            next += ONE_READER * (uint64_t)flow__waiters_claim_all(&l->readers, 0, claimed);
+            next += ONE_READER * (uint64_t)flow__waiters_claim_all(&l->readers, claimed);
         if (next == 0 && (writer = flow__waiters_claim(&l->writers))) {
             flow__claimed_add(claimed, writer);
             store_relaxed(&l->owner, (uintptr_t)writer->item);
             next = WRITER;
         }
         if (!writer && !l->writers.first)
-            next += ONE_READER * (uint64_t)flow__waiters_claim_all(&l->readers, 0, claimed);
+            next += ONE_READER * (uint64_t)flow__waiters_claim_all(&l->readers, claimed);
     }
     if (!claimed->first && !anyone_waits(l)) {
         store_relaxed(&l->word, old);
@@ -116,6 +116,7 @@ static __attribute__((noinline)) int lock_slowly(struct rwlock *l, bool writes,
         flow__spin_unlock(&l->guard);
         r = 0;
     } else {
+        flow__note_object(self, l);
         r = flow__waiter_wait(self, &l->guard, writes ? &l->writers : &l->readers, &waiter, false,
                               FLOW__WHY_RWLOCK, deadline);
         if (r)
@@ -140,18 +141,19 @@ int flow_rwlock_read(struct flow_rwlock *lock, flow_deadline deadline)
 int flow_rwlock_write(struct flow_rwlock *lock, flow_deadline deadline)
 {
     struct rwlock *l = inside(lock);
+    uintptr_t me = flow__mutex_me();
     uint64_t nobody = 0;
 
     if (!cas_acquire(&l->word, &nobody, WRITER)) /* [RWLOCK-1] */
         return lock_slowly(l, true, deadline);
-    store_relaxed(&l->owner, flow__mutex_me());
+    store_relaxed(&l->owner, me);
     return 0;
 }
 
 /* ---- unlocking ---- */
 
 /* 0, or -EAGAIN: nobody waits, look again. */
-static int unlock_slowly(struct rwlock *l, uint64_t given_up)
+static int pass_on(struct rwlock *l, uint64_t given_up)
 {
     struct flow__claimed claimed;
     struct flow__worker *w;
@@ -173,7 +175,7 @@ static int unlock_slowly(struct rwlock *l, uint64_t given_up)
     return done ? 0 : -EAGAIN;
 }
 
-static int unlock(struct rwlock *l, uint64_t given_up)
+static __attribute__((noinline)) int unlock_slowly(struct rwlock *l, uint64_t given_up)
 {
     uint64_t seen;
     int r;
@@ -186,7 +188,7 @@ static int unlock(struct rwlock *l, uint64_t given_up)
                 return 0;
         if ((seen & ~WAITERS) < given_up)
             return -EPERM;
-        r = unlock_slowly(l, given_up);
+        r = pass_on(l, given_up);
         if (r != -EAGAIN)
             return r;
     }
@@ -195,11 +197,15 @@ static int unlock(struct rwlock *l, uint64_t given_up)
 int flow_rwlock_unlock(struct flow_rwlock *lock)
 {
     struct rwlock *l = inside(lock);
+    uint64_t seen = load_relaxed(&l->word), given_up = seen & WRITER ? WRITER : ONE_READER;
 
-    if (!(load_relaxed(&l->word) & WRITER))
-        return unlock(l, ONE_READER);
-    if (load_relaxed(&l->owner) != flow__mutex_me())
-        return -EPERM;
-    store_relaxed(&l->owner, 0);
-    return unlock(l, WRITER);
+    if (given_up == WRITER) {
+        if (load_relaxed(&l->owner) != flow__mutex_me())
+            return -EPERM;
+        store_relaxed(&l->owner, 0);
+    }
+    /* [RWLOCK-2] */
+    if (!(seen & WAITERS) && seen >= given_up && cas_release(&l->word, &seen, seen - given_up))
+        return 0;
+    return unlock_slowly(l, given_up);
 }

@@ -17,6 +17,7 @@
 #include "core/job.h"
 #include "core/park.h"
 #include "core/queues.h"
+#include "core/shuffle.h"
 #include "core/start.h"
 #include "core/steal.h"
 
@@ -27,6 +28,7 @@
 #define POLL_NS              200000
 #define LIFO_STREAK          3
 #define START_STREAK         16
+#define SHUFFLED_ROUND       16 /* dispatches, at most */
 
 __thread struct flow__worker *flow__owned_worker;
 __thread size_t flow__owned_seat;
@@ -42,6 +44,7 @@ int flow__worker_open(struct flow__worker *w, int64_t now)
     w->until_poll = w->poll_interval = 1;
     w->look_at_cpu_at = INT64_MAX;
     w->offers = w->n_victims == 0;
+    flow__shuffle_open(w);
     return flow__reserve_one(w);
 }
 
@@ -89,7 +92,8 @@ static void poll(struct flow__worker *w)
 {
     int64_t now = flow__sys.now();
 
-    fire_timers(w, now);
+    if (flow__some_of(w, 2) == 2) /* shuffled: now or at a later poll */
+        fire_timers(w, now);
     if (flow__grab_shared(w))
         flow__wake_searcher(w);
     if (w->offers)
@@ -97,6 +101,8 @@ static void poll(struct flow__worker *w)
     if (flow__unlikely(now >= w->look_at_cpu_at))
         flow__look_at_cpu(w, now);
     w->until_poll = next_interval(w, now);
+    if (flow__unlikely(w->shuffled))
+        flow__shuffle(w);
 }
 
 /* ---- choosing ---- */
@@ -207,7 +213,7 @@ static void resume(struct flow__worker *w, struct flow__task *t)
         return;
     }
     flow__count(w, switches);
-    flow__go(&w->strand, &t->strand, flow__heeds_cancel(t) ? -ECANCELED : 0);
+    flow__go(&w->strand, &t->strand, flow__say(t));
     flow__after_suspension(w);
 }
 
@@ -227,7 +233,7 @@ static void start(struct flow__worker *w, struct flow__task *t)
 
 static void dispatch(struct flow__worker *w, struct flow__task *t)
 {
-    w->budget = FLOW__BUDGET;
+    w->budget = w->allowance;
     store_relaxed(&w->current, t);
     flow__count(w, dispatches);
     if (flow__unlikely(t->abroad)) {
@@ -291,6 +297,7 @@ static void run_until_end(struct flow__worker *w)
         if (t) {
             if (flow__unlikely(w->trim_at != 0)) { /* it had parked */
                 w->trim_at = 0;
+                w->vain = 0;
                 if (flow__runtime.n_groups > 1)
                     flow__end_rest(w);
             }
@@ -329,6 +336,22 @@ void *flow__worker_main(void *worker)
 
 /* ---- driving ---- */
 
+/* Some steps, as the worker's own thread would make them. */
+static int64_t run_shuffled(struct flow__worker *w)
+{
+    uint32_t most = flow__shuffle_some(w, SHUFFLED_ROUND);
+    struct flow__task *t = next_local(w);
+    int64_t n = 0;
+
+    if (!t) {
+        fire_timers(w, flow__sys.now()); /* which poll() may have put off */
+        t = next_local(w);
+    }
+    for (; t; t = n < most ? next_local(w) : NULL, n++)
+        dispatch(w, t);
+    return n;
+}
+
 /* One turn for each task that is ready now: those that have started, then the others. What
  * becomes ready meanwhile waits for the next round. */
 static int64_t run_round(struct flow__worker *w)
@@ -337,6 +360,8 @@ static int64_t run_round(struct flow__worker *w)
     int64_t n = 0;
     struct flow__task *t;
 
+    if (flow__unlikely(w->shuffled))
+        return run_shuffled(w);
     poll(w);
     flow__drain_inbox(w);
     started = flow__ready_count(&w->ready);
@@ -369,7 +394,7 @@ static bool sleep_driving(struct flow__worker *w, int64_t until, bool detect,
     flow__tell_quiet();
     dead = detect && flow__nothing_can_happen();
     awake = dead || !flow__inbox_is_empty_seq(&w->inbox) || flow__group_has_tasks_seq(w->group) ||
-            (!how->for_stop && load_seq(&flow__runtime.state) != FLOW__RUNNING_STATE) ||
+            (!how->for_stop && load_seq(&flow__runtime.seat_wanted)) ||
             (how->stand_in && !flow__is_armed(load_seq(&how->stand_in->wait), how->epoch));
     if (awake) {
         became = flow__parker_cancel(&w->parker, idle, flow__index_in_group(w));
@@ -394,8 +419,8 @@ int64_t flow__worker_drive(struct flow__worker *w, int64_t deadline, const struc
             return 0;
         if (flow__sys.now() >= deadline)
             return 0;
-        if (!how->for_stop && load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
-            return 0; /* whoever stops the runtime wants to drive */
+        if (!how->for_stop && load_seq(&flow__runtime.seat_wanted))
+            return 0;
         next = flow__timers_next(&w->timers);
         if (!sleep_driving(w, next < deadline ? next : deadline, deadline == FLOW_FOREVER, how))
             return -EDEADLK;

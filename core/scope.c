@@ -58,7 +58,7 @@ static void unlock_and_tell(struct flow__scope *s, struct flow__worker *w)
 
     flow__claimed_init(&claimed);
     if (s->live + s->holds == 0)
-        flow__waiters_claim_all(&s->queue, 0, &claimed);
+        flow__waiters_claim_all(&s->queue, &claimed);
     flow__spin_unlock(&s->guard);
     flow__claimed_resume(w, &claimed);
 }
@@ -237,6 +237,7 @@ static int await_tasks(struct flow__scope *s, bool shielded, flow_deadline deadl
 {
     struct flow__waiter waiter;
 
+    flow__note_object(s->owner, s);
     flow__spin_lock(&s->guard);
     if (s->live + s->holds > 0)
         return flow__waiter_wait(s->owner, &s->guard, &s->queue, &waiter, shielded, FLOW__WHY_SCOPE,

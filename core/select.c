@@ -331,7 +331,7 @@ static int find_winner(struct selection *s, int r)
 {
     int winner = NOBODY;
 
-    if (r == 0 && (load_relaxed(&s->self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_WOKEN) {
+    if (r == 0 && (load_relaxed(&s->self->wait) & FLOW__WAIT_STATE) != FLOW__WAIT_ENDED) {
         winner = find_open_gate(s);
         settle(&s->part[winner], s->part[winner].waiter.outcome);
     }

@@ -110,6 +110,7 @@ static __attribute__((noinline)) int acquire_slowly(struct semaphore *s, uint32_
         flow__spin_unlock(&s->guard);
         r = 0;
     } else {
+        flow__note_object(self, s);
         r = flow__waiter_wait(self, &s->guard, &s->queue, &waiter, false, FLOW__WHY_SEMAPHORE,
                               deadline);
         if (r)
@@ -129,7 +130,7 @@ int flow_semaphore_acquire(struct flow_semaphore *semaphore, uint32_t n, flow_de
 }
 
 /* 0, or -EAGAIN: nobody waits, look again. */
-static __attribute__((noinline)) int release_slowly(struct semaphore *s, uint32_t n)
+static int pass_on(struct semaphore *s, uint32_t n)
 {
     struct flow__claimed claimed;
     struct flow__worker *w;
@@ -151,9 +152,8 @@ static __attribute__((noinline)) int release_slowly(struct semaphore *s, uint32_
     return given ? 0 : -EAGAIN;
 }
 
-int flow_semaphore_release(struct flow_semaphore *semaphore, uint32_t n)
+static __attribute__((noinline)) int release_slowly(struct semaphore *s, uint32_t n)
 {
-    struct semaphore *s = inside(semaphore);
     uint64_t seen = load_relaxed(&s->word);
     int r;
 
@@ -161,16 +161,27 @@ int flow_semaphore_release(struct flow_semaphore *semaphore, uint32_t n)
         if (units_of(seen) + n > UINT32_MAX)
             return -EOVERFLOW;
         if (!(seen & WAITERS)) {
-            /* [SEM-2] release: pairs with [SEM-1]. */
-            if (cas_release(&s->word, &seen, seen + ((uint64_t)n << 1)))
+            if (cas_release(&s->word, &seen, seen + ((uint64_t)n << 1))) /* [SEM-2] */
                 return 0;
             continue;
         }
-        r = release_slowly(s, n);
+        r = pass_on(s, n);
         if (r != -EAGAIN)
             return r;
         seen = load_relaxed(&s->word);
     }
+}
+
+int flow_semaphore_release(struct flow_semaphore *semaphore, uint32_t n)
+{
+    struct semaphore *s = inside(semaphore);
+    uint64_t seen = load_relaxed(&s->word);
+
+    /* [SEM-2] release: pairs with [SEM-1]. */
+    if (!(seen & WAITERS) && units_of(seen) + n <= UINT32_MAX &&
+        cas_release(&s->word, &seen, seen + ((uint64_t)n << 1)))
+        return 0;
+    return release_slowly(s, n);
 }
 
 uint32_t flow_semaphore_value(const struct flow_semaphore *semaphore)

@@ -53,10 +53,8 @@ static struct flow__task *new_foreign_task(struct flow__group *g, flow_fn fn, vo
 {
     struct flow__task *t = may_spawn(fn) ? flow__take_foreign_block(g) : NULL;
 
-    if (!t)
-        return NULL;
-    flow__reset_task(t, fn, arg, site, life);
-    fetch_add_seq(&flow__runtime.foreign_spawned, 1);
+    if (t)
+        flow__reset_task(t, fn, arg, site, life);
     return t;
 }
 
@@ -181,13 +179,10 @@ static int apply(struct flow__task *t, const struct flow_spawn_options *o, int c
     detail = flow__sys.allocate(sizeof *detail);
     if (!detail)
         return -ENOMEM;
-#ifdef FLOW__ASAN
-    __lsan_ignore_object(
-        detail); /* it is found through the registry, which LeakSanitizer does not read */
-#endif
     strncpy(detail->name, o->name, FLOW__NAME_BYTES - 1);
     /* [NAME-1] release: pairs with [NAME-2] in flow_dump(). */
     store_release(&t->detail, detail);
+    flow__tsan_before(&t->strand); /* once more: whoever frees the detail comes after this */
     return 0;
 }
 
@@ -197,7 +192,7 @@ static int unmake(struct flow__worker *w, struct flow__task *t, int r)
     if (w)
         flow__count(w, finished);
     else
-        fetch_sub_seq(&flow__runtime.foreign_spawned, 1);
+        flow__uncount_foreign_spawn();
     flow__free_task(w, t);
     return r;
 }

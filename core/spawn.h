@@ -22,6 +22,7 @@ static inline void flow__reset_task(struct flow__task *t, flow_fn fn, void *arg,
     store_relaxed(&t->wait, load_relaxed(&t->wait) >> FLOW__EPOCH_SHIFT << FLOW__EPOCH_SHIFT);
     /* [LIFE-1] release: pairs with [LIFE-2]; who reads this generation sees the fields above. */
     store_release(&t->life, load_relaxed(&t->life) >> 32 << 32 | life);
+    flow__tsan_before(&t->strand); /* it begins after what its spawner has done */
 }
 
 /* flow_spawn_with, for a scope or, if that is NULL, for nobody; site is where it is called. */

@@ -6,18 +6,13 @@
 #include "core/stack.h"
 
 #include "core/arena.h"
+#include "core/guard.h"
 #include "core/reserve.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#endif
 
 #ifdef FLOW__TSAN
 #define ZONE_SHIFT_MAX 33 /* its map of the address space leaves little room */
@@ -27,31 +22,9 @@
 #define ZONE_SHIFT_MIN 22 /* 4 MiB: 4 of the largest stacks */
 #define LARGEST_SHIFT  (FLOW__STACK_MIN_SHIFT + FLOW__STACK_CLASSES - 1)
 #define BATCH          8u
-#define CANARY         0x5afe57ac5afe57acull
+#define LEAST_SHOWN    16u
 
 struct flow__stack_region flow__stacks;
-
-/* A guard that is only said to be there is worse than none, and some emulators and
- * old kernels say so. The kernel must refuse to write to the page. */
-static bool guard_works(char *page)
-{
-    return syscall(SYS_clock_gettime, CLOCK_MONOTONIC, page) < 0 && errno == EFAULT;
-}
-
-static enum flow__guard probe_guard(size_t page_bytes)
-{
-    char *page = flow__reserve(page_bytes, 0);
-    enum flow__guard found = FLOW__GUARD_CANARY;
-
-    if (!page)
-        return FLOW__GUARD_MPROTECT;
-    if (!flow__sys.advise(page, page_bytes, MADV_GUARD_INSTALL) && guard_works(page))
-        found = FLOW__GUARD_MADVISE;
-    else if (!flow__sys.protect(page, page_bytes, PROT_NONE) && guard_works(page))
-        found = FLOW__GUARD_MPROTECT;
-    flow__sys.unmap(page, page_bytes);
-    return found;
-}
 
 /* ---- the region ---- */
 
@@ -105,13 +78,6 @@ static char *reserve(struct flow__stack_region *r)
     return NULL;
 }
 
-static char *part_address(int class_index, int node)
-{
-    return (char *)load_relaxed(&flow__stacks.base) +
-           ((size_t)class_index << flow__stacks.zone_shift) +
-           ((size_t)node << flow__stacks.part_shift);
-}
-
 static void open_node(struct flow__stack_region *r, int node)
 {
     char *section = r->sections + (size_t)node * r->section_bytes;
@@ -121,7 +87,7 @@ static void open_node(struct flow__stack_region *r, int node)
     for (int c = 0; c < FLOW__STACK_CLASSES; c++) {
         struct flow__stack_depot *d = flow__stack_depot(c, node);
 
-        flow__arena_bind(part_address(c, node), (size_t)1 << r->part_shift, node);
+        flow__arena_bind(flow__stack_slot(c, node, 0), (size_t)1 << r->part_shift, node);
         d->max_slots = slots_in_part(c);
         d->free_slot = numbers;
         numbers += d->max_slots;
@@ -141,7 +107,7 @@ int flow__stacks_open(bool unguarded_ok, bool dont_fork)
     store_relaxed(&r->sent_home, 0);
     r->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     r->unguarded_ok = unguarded_ok;
-    r->guard = probe_guard(r->page_bytes);
+    r->guard = flow__guard_probe(r->page_bytes);
     r->n_nodes = flow__arena_nodes();
     p = reserve(r);
     if (!p)
@@ -151,6 +117,8 @@ int flow__stacks_open(bool unguarded_ok, bool dont_fork)
     bytes = (size_t)FLOW__STACK_CLASSES << r->zone_shift;
     /* A huge page would make each small stack cost 2 MiB. Refused where there are none anyway. */
     flow__sys.advise(base, bytes, MADV_NOHUGEPAGE);
+    /* A core file has what was ever handed out, and not a terabyte of what was not: see show(). */
+    flow__sys.advise(base, bytes, MADV_DONTDUMP);
     if (dont_fork)
         flow__sys.advise(base, bytes, MADV_DONTFORK);
     r->sections = base + bytes;
@@ -160,7 +128,7 @@ int flow__stacks_open(bool unguarded_ok, bool dont_fork)
     return 0;
 }
 
-#if defined(FLOW__ASAN) || defined(FLOW__TSAN)
+#if defined(FLOW__ASAN) || FLOW__HEADER_STAYS
 static void forget_slot(char *slot, int class_index)
 {
 #ifdef FLOW__ASAN
@@ -169,9 +137,13 @@ static void forget_slot(char *slot, int class_index)
     __lsan_unregister_root_region(slot + page, bytes);
     __asan_unpoison_memory_region(slot + page, bytes);
 #else
-    (void)class_index;
-    if (flow__stack_header(slot)->fiber)
-        __tsan_destroy_fiber(flow__stack_header(slot)->fiber);
+    struct flow__stack_header *header = flow__stack_top(slot, class_index);
+#ifdef FLOW__TSAN
+    if (header->fiber)
+        __tsan_destroy_fiber(header->fiber);
+#else
+    VALGRIND_STACK_DEREGISTER(header->known_as);
+#endif
 #endif
 }
 
@@ -180,7 +152,7 @@ static void forget_slots(void)
     for (int c = 0; c < FLOW__STACK_CLASSES; c++)
         for (int node = 0; node < flow__stacks.n_nodes; node++)
             for (uint32_t i = 0; i < flow__stack_depot(c, node)->n_slots; i++)
-                forget_slot(part_address(c, node) + i * flow__stack_bytes(c), c);
+                forget_slot(flow__stack_slot(c, node, i), c);
 }
 #else
 static void forget_slots(void)
@@ -203,11 +175,6 @@ int flow__stack_class(size_t bytes)
     return -EINVAL;
 }
 
-static char *slot_address(int class_index, int node, uint32_t number)
-{
-    return part_address(class_index, node) + number * flow__stack_bytes(class_index);
-}
-
 static uint32_t slot_number(int class_index, const char *slot)
 {
     uintptr_t offset = (uintptr_t)slot - load_relaxed(&flow__stacks.base);
@@ -216,42 +183,7 @@ static uint32_t slot_number(int class_index, const char *slot)
                       flow__stack_bytes(class_index));
 }
 
-/* ---- guards ---- */
-
-static void write_canary(char *slot)
-{
-    uint64_t *word = (uint64_t *)slot;
-
-    for (int i = 0; i < FLOW__CANARY_WORDS; i++)
-        word[i] = CANARY;
-}
-
-bool flow__stack_intact(const char *slot)
-{
-    const uint64_t *word = (const uint64_t *)slot;
-
-    if (flow__stacks.guard != FLOW__GUARD_CANARY)
-        return true;
-    for (int i = 0; i < FLOW__CANARY_WORDS; i++)
-        if (word[i] != CANARY)
-            return false;
-    return true;
-}
-
-static int install_guard(char *slot)
-{
-    struct flow__stack_region *r = &flow__stacks;
-
-    switch (r->guard) {
-    case FLOW__GUARD_MADVISE:
-        return flow__sys.advise(slot, r->page_bytes, MADV_GUARD_INSTALL);
-    case FLOW__GUARD_MPROTECT:
-        return flow__sys.protect(slot, r->page_bytes, PROT_NONE);
-    default:
-        write_canary(slot);
-        return 0;
-    }
-}
+/* ---- slots that were never used ---- */
 
 /* A slot that was never used. It is guarded here, or refused. */
 static int prepare(char *slot, int class_index)
@@ -259,11 +191,11 @@ static int prepare(char *slot, int class_index)
     struct flow__stack_region *r = &flow__stacks;
 
     (void)class_index;
-    if (install_guard(slot)) {
+    if (flow__guard_install(slot)) {
         /* Memory may be short for want of what idle stacks hold. */
         for (int node = 0; node < r->n_nodes; node++)
             flow__stacks_trim(node, UINT32_MAX, 0);
-        if (install_guard(slot)) {
+        if (flow__guard_install(slot)) {
             fetch_add_relaxed(&r->guard_failures, 1);
             if (!r->unguarded_ok)
                 return -ENOMEM;
@@ -273,10 +205,29 @@ static int prepare(char *slot, int class_index)
     __lsan_register_root_region(slot + r->page_bytes,
                                 flow__stack_bytes(class_index) - r->page_bytes);
 #endif
+#ifdef FLOW_VALGRIND
+    struct flow__stack_header *header = flow__stack_top(slot, class_index);
+    header->known_as = VALGRIND_STACK_REGISTER(slot + r->page_bytes, (char *)header - 1);
+#endif
     return 0;
 }
 
 /* ---- depots and caches ---- */
+
+/* Lets core files have a depot's first n slots, and, lest this be asked for often, as many again; both
+ * parts are one mapping each. */
+static void show(struct flow__stack_depot *d, int class_index, int node, uint32_t n)
+{
+    uint32_t most = 2 * n < LEAST_SHOWN ? LEAST_SHOWN : 2 * n;
+
+    if (n <= d->shown)
+        return;
+    if (most > d->max_slots)
+        most = d->max_slots;
+    flow__sys.advise(flow__stack_slot(class_index, node, d->shown),
+                     (most - d->shown) * flow__stack_bytes(class_index), MADV_DODUMP);
+    d->shown = most;
+}
 
 /* Slots that were never used, into out[]; returns how many. The grow lock keeps
  * others from growing meanwhile, so that what could not be guarded is given back. */
@@ -290,12 +241,13 @@ static uint32_t grow(int class_index, int node, char **out, uint32_t most)
     first = d->n_slots;
     flow__unlock(&d->lock);
     while (n < most && first + n < d->max_slots) {
-        char *slot = slot_address(class_index, node, first + n);
+        char *slot = flow__stack_slot(class_index, node, first + n);
 
         if (prepare(slot, class_index))
             break;
         out[n++] = slot;
     }
+    show(d, class_index, node, first + n);
     flow__lock(&d->lock);
     d->n_slots = first + n;
     flow__unlock(&d->lock);
@@ -310,7 +262,7 @@ static uint32_t take_free(int class_index, int node, char **out, uint32_t most)
 
     flow__lock(&d->lock);
     while (n < most && d->n_free > 0)
-        out[n++] = slot_address(class_index, node, d->free_slot[--d->n_free]);
+        out[n++] = flow__stack_slot(class_index, node, d->free_slot[--d->n_free]);
     if (d->trimmed > d->n_free)
         d->trimmed = d->n_free;
     flow__unlock(&d->lock);
@@ -370,7 +322,8 @@ static void put_free(int class_index, char **slots, uint32_t n)
             flow__lock(&d->lock);
             locked = d;
         }
-        d->free_slot[d->n_free++] = slot_number(class_index, slots[i]);
+        d->free_slot[d->n_free++] = /* NOLINT: every slot has a depot */
+            slot_number(class_index, slots[i]);
     }
     if (locked)
         flow__unlock(&locked->lock);
@@ -414,9 +367,8 @@ static void trim_slot(char *slot, size_t bytes)
 {
     size_t page = flow__stacks.page_bytes;
 
-#ifdef FLOW__TSAN
-    bytes -= page; /* the header keeps the slot's fiber */
-#endif
+    if (FLOW__HEADER_STAYS)
+        bytes -= page;
     flow__sys.advise(slot + page, bytes - page, MADV_DONTNEED);
     fetch_add_relaxed(&flow__stacks.trims, 1);
 }
@@ -432,7 +384,7 @@ static uint32_t trim_depot(int class_index, int node, uint32_t *most, uint32_t k
 
         /* Under the lock, lest a refill hand the slot out: a microsecond each,
          * so the lock is opened after every one. */
-        trim_slot(slot_address(class_index, node, number), flow__stack_bytes(class_index));
+        trim_slot(flow__stack_slot(class_index, node, number), flow__stack_bytes(class_index));
         d->trimmed++;
         --*most;
         flow__unlock(&d->lock);

@@ -31,18 +31,31 @@
 
 enum flow__guard { FLOW__GUARD_MADVISE, FLOW__GUARD_MPROTECT, FLOW__GUARD_CANARY };
 
-/* At the top of each stack; the owner's only. What a task has put here is gone again when it ends. */
+/* At the top of each stack; the owner's only, but for the waiter while it is in a queue. What a task
+ * has put here is gone again when it ends, but for the tail. */
 struct flow__stack_header {
-    struct flow__task *task;
+    struct flow__task *task; /* first: in one line with the first frames */
     struct flow__mutex *held; /* mutexes that the task owns */
     uintptr_t innermost;      /* its shields, ambient deadlines and scopes; see core/ambient.h */
     int64_t open_jobs;        /* jobs of the task that were shown or made tasks of, and not synced */
-#ifdef FLOW__TSAN
+    /* For dumps, which read them from other threads, while the task waits: */
+    const void *waits_for; /* what its reason is about, where that has an address */
+    int64_t waits_since;   /* its worker's polled_at */
+    struct flow__waiter tail; /* of a wait that is the last deed of a call, see flow__tail_wait */
+#if defined(FLOW__TSAN)
     void *fiber, *padding; /* ThreadSanitizer's, kept with the slot */
+#elif defined(FLOW_VALGRIND)
+    size_t known_as, padding; /* the stack's number there, kept with the slot */
 #endif
 };
 
 _Static_assert(sizeof(struct flow__stack_header) % 16 == 0, "frames begin below it");
+
+#if defined(FLOW__TSAN) || defined(FLOW_VALGRIND)
+#define FLOW__HEADER_STAYS 1 /* trimming leaves it alone */
+#else
+#define FLOW__HEADER_STAYS 0
+#endif
 
 /* The slots of one class on one node. */
 struct flow__stack_depot {
@@ -50,6 +63,7 @@ struct flow__stack_depot {
     struct flow__lock lock;
     uint32_t n_slots; /* slots that were ever handed out */
     uint32_t max_slots;
+    uint32_t shown; /* slots that core files have; under grow_lock */
     uint32_t n_free, trimmed;
     uint32_t *free_slot;
 };
@@ -129,6 +143,15 @@ static inline struct flow__stack_depot *flow__stack_depot(int class_index, int n
            class_index;
 }
 
+/* A slot by its number in the part of a class on a node. */
+static inline char *flow__stack_slot(int class_index, int node, uint32_t number)
+{
+    return (char *)load_relaxed(&flow__stacks.base) +
+           ((size_t)class_index << flow__stacks.zone_shift) +
+           ((size_t)node << flow__stacks.part_shift) +
+           ((size_t)number << (FLOW__STACK_MIN_SHIFT + class_index));
+}
+
 /* Is the slot's canary intact? Always true where there is a guard page. */
 bool flow__stack_intact(const char *slot);
 
@@ -169,9 +192,14 @@ static inline struct flow__stack_header *flow__stack_top(const char *slot, int c
 static inline struct flow__stack_header *flow__own_header(void)
 {
     uintptr_t offset = flow__stack_pointer() - load_relaxed(&flow__stacks.base);
+    struct flow__stack_header *header;
 
-    return flow__likely(offset < load_relaxed(&flow__stacks.bytes)) ? flow__stack_header_at(offset)
-                                                                    : NULL;
+    if (flow__unlikely(offset >= load_relaxed(&flow__stacks.bytes)))
+        return NULL;
+    header = flow__stack_header_at(offset);
+    if (!header)
+        __builtin_unreachable();
+    return header;
 }
 
 /* The task whose stack we are on, or NULL. */

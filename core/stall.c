@@ -1,28 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * The stall detector. One thread, flow-monitor, looks at every worker twice in stall_ns. A
- * worker writes the task that it dispatches to `current` and counts its dispatches; if both are
- * the same for longer than stall_ns, that task keeps the worker: in a blocking call, most likely,
- * or in a loop that does not yield, or the system gives the worker no CPU. It is reported once,
- * and nothing else is done about it: a signal would interrupt the very call. What lies in the
- * worker's queues is stolen by others meanwhile; what has started there waits.
+ * The stall detector. It looks at every worker twice in stall_ns. A worker writes the task that it
+ * dispatches to `current` and counts its dispatches; if both are the same for longer than stall_ns,
+ * that task keeps the worker: in a blocking call, most likely, or in a loop that does not yield, or
+ * the system gives the worker no CPU. It is reported once, with a backtrace if one can be had, and
+ * nothing else is done about it. What lies in the worker's queues is stolen by others meanwhile; what
+ * has started there waits.
  *
  * `current` is what the scheduler has dispatched. A task that flow_spawn_now or a join runs as a
- * call is part of it: if that blocks, the one that called it is reported.
- *
- * The thread makes no call of the public interface and is no foreign thread: it can wake no task,
- * so it does not count where a deadlock is looked for. It takes no lock of a worker's. */
+ * call is part of it: if that blocks, the one that called it is reported, with the other's
+ * backtrace. */
 #include "core/stall.h"
 
-#include "core/worker.h"
+#include "core/capture.h"
+#include "core/traces.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <unistd.h>
 
-#define MONITOR_STACK_BYTES ((size_t)256 * 1024)
-#define REPORTS             5 /* in each ... */
-#define REPORTS_SPAN_NS     FLOW_S(60)
+#define REPORTS         5 /* in each ... */
+#define REPORTS_SPAN_NS FLOW_S(60)
+#define REPORT_BYTES    ((size_t)8 * 1024)
 
 /* What the last look at a worker has found. */
 struct look {
@@ -34,41 +32,39 @@ struct look {
 };
 
 static struct {
-    flow__atomic(uint32_t) ends; /* the thread sleeps on it */
-    bool open;
-    pthread_t thread;
-    /* The thread's own. */
-    struct look *looks;
+    struct look *looks;      /* NULL: it is not asked for */
     int64_t span_ns, window; /* `window`: begin of the present REPORTS_SPAN_NS */
     unsigned n_reported, n_suppressed;
-} monitor;
+    char text[REPORT_BYTES];
+} stall;
 
 /* ---- reports ---- */
 
-static void put(const char *text, size_t n)
+static struct flow__text begin_text(void)
 {
-    if (write(STDERR_FILENO, text, n) < 0)
-        return; /* there is nobody to tell */
+    return (struct flow__text){stall.text, 0, sizeof stall.text, STDERR_FILENO, 0};
 }
 
 static void report_suppressed(void)
 {
-    char text[96];
+    struct flow__text out = begin_text();
 
-    if (monitor.n_suppressed == 0)
+    if (stall.n_suppressed == 0)
         return;
-    put(text, (size_t)snprintf(text, sizeof text, "flowcoro: %u more stalls were not reported\n",
-                               monitor.n_suppressed));
-    monitor.n_suppressed = 0;
+    flow__text_add(&out, "flowcoro: ");
+    flow__text_number(&out, stall.n_suppressed);
+    flow__text_add(&out, " more stalls were not reported\n");
+    flow__text_flush(&out);
+    stall.n_suppressed = 0;
 }
 
 static void renew_window(int64_t now)
 {
-    if (now - monitor.window < REPORTS_SPAN_NS)
+    if (now - stall.window < REPORTS_SPAN_NS)
         return;
     report_suppressed();
-    monitor.window = now;
-    monitor.n_reported = 0;
+    stall.window = now;
+    stall.n_reported = 0;
 }
 
 static bool is_same(struct flow__worker *w, const struct look *seen)
@@ -83,32 +79,61 @@ static flow__unsanitized void *site_of(struct flow__task *t)
     return t->spawn_site;
 }
 
-static void report(struct flow__worker *w, const struct look *seen, int64_t now)
+static void add_who(struct flow__text *out, struct flow__worker *w, const struct look *seen,
+                    int64_t now)
 {
     struct flow__task *t = seen->task;
     struct flow__detail *detail;
-    char text[256];
-    int n;
 
+    flow__text_add(out, "flowcoro: worker ");
+    flow__text_number(out, (uint64_t)w->index);
+    flow__text_add(out, " has been kept for ");
+    flow__text_number(out, (uint64_t)((now - seen->since) / FLOW_MS(1)));
+    flow__text_add(out, " ms by coroutine ");
+    flow__text_hex(out, flow__id_of(t, load_relaxed(&t->life)));
     flow__reclaim_enter();
     /* [NAME-2] acquire: pairs with [NAME-1]. */
     detail = load_acquire(&t->detail);
-    n = snprintf(text, sizeof text,
-                 "flowcoro: worker %d has been kept for %lld ms by coroutine %#llx \"%s\", spawned "
-                 "at %p: does it block?\n",
-                 w->index, (long long)((now - seen->since) / FLOW_MS(1)),
-                 (unsigned long long)flow__id_of(t, load_relaxed(&t->life)),
-                 detail ? detail->name : "", site_of(t));
+    flow__text_add(out, " \"");
+    flow__text_add(out, detail ? detail->name : "");
     flow__reclaim_leave();
+    flow__text_add(out, "\", spawned at ");
+    flow__text_hex(out, (uintptr_t)site_of(t));
+    flow__text_add(out, ": does it block?\n");
+}
+
+/* The walk may be over a stack in use, if the worker goes on; then the report is not made. */
+static void add_trace(struct flow__text *out, struct flow__worker *w)
+{
+    struct flow__traces *traces = flow__traces_open();
+    struct flow__backtrace trace;
+    struct flow__registers from;
+    struct flow__view view;
+
+    if (traces && flow__capture(w, &from, &view)) {
+        trace.n = flow__unwind(flow__traces_cache(traces), &from, &view, trace.pc, FLOW__FRAMES,
+                               &trace.complete);
+        flow__trace_print(&trace, from.pc, flow__traces_symbols(traces), out);
+    }
+    flow__traces_close(traces);
+}
+
+static void report(struct flow__worker *w, const struct look *seen, int64_t now)
+{
+    struct flow__text out = begin_text();
+
+    add_who(&out, w, seen, now);
+    if (stall.n_reported < REPORTS)
+        add_trace(&out, w);
     /* If it has ended by now, the text may be of two tasks. */
     if (!is_same(w, seen))
         return;
-    if (monitor.n_reported == REPORTS) {
-        monitor.n_suppressed++;
+    if (stall.n_reported == REPORTS) {
+        stall.n_suppressed++;
         return;
     }
-    monitor.n_reported++;
-    put(text, (size_t)n);
+    stall.n_reported++;
+    flow__text_flush(&out);
 }
 
 /* ---- looking ---- */
@@ -125,7 +150,7 @@ static void look_at(struct flow__worker *w, struct look *seen, int64_t now, int6
         return;
     }
     seen->watched_ns += gap;
-    if (seen->reported || seen->watched_ns < monitor.span_ns)
+    if (seen->reported || seen->watched_ns < stall.span_ns)
         return;
     seen->reported = true;
     report(w, seen, now);
@@ -140,67 +165,44 @@ static bool all_sleep(struct flow__runtime *rt)
 }
 
 /* Half as often while there is nothing to see. */
-static int64_t next_tick(struct flow__runtime *rt)
+int64_t flow__stall_tick(void)
 {
-    return all_sleep(rt) ? monitor.span_ns : (monitor.span_ns + 1) / 2;
+    if (!stall.looks)
+        return FLOW_FOREVER;
+    return all_sleep(&flow__runtime) ? stall.span_ns : (stall.span_ns + 1) / 2;
 }
 
-static void *run(void *unused)
+void flow__stall_look(int64_t now, int64_t gap)
 {
     struct flow__runtime *rt = &flow__runtime;
-    int64_t last = flow__sys.now(), tick = next_tick(rt);
 
-    (void)unused;
-    pthread_setname_np(pthread_self(), "flow-monitor");
-    flow__reclaim_register();
-    monitor.window = last;
-    /* [STALL-1] acquire: pairs with [STALL-2]; nothing but the word itself is handed over. */
-    while (!load_acquire(&monitor.ends)) {
-        int64_t now;
-
-        flow__sys.futex_wait(&monitor.ends, 0, last + tick);
-        now = flow__sys.now();
-        if (now < last + tick)
-            continue;
-        renew_window(now);
-        for (int i = 0; i < rt->n_workers; i++)
-            look_at(&rt->workers[i], &monitor.looks[i], now, tick);
-        last = now;
-        tick = next_tick(rt);
-    }
-    report_suppressed();
-    flow__reclaim_unregister();
-    return NULL;
+    renew_window(now);
+    for (int i = 0; i < rt->n_workers; i++)
+        look_at(&rt->workers[i], &stall.looks[i], now, gap);
 }
 
 int flow__stall_open(void)
 {
     struct flow__runtime *rt = &flow__runtime;
-    int r;
 
     if (rt->options.stall_ns == 0 || rt->n_workers == 0)
         return 0;
-    monitor.looks = flow__sys.allocate((size_t)rt->n_workers * sizeof *monitor.looks);
-    if (!monitor.looks)
+    stall.looks = flow__sys.allocate((size_t)rt->n_workers * sizeof *stall.looks);
+    if (!stall.looks)
         return -ENOMEM;
-    monitor.span_ns = rt->options.stall_ns;
-    monitor.n_reported = monitor.n_suppressed = 0;
-    store_relaxed(&monitor.ends, 0);
-    r = flow__sys.thread_create(&monitor.thread, MONITOR_STACK_BYTES, run, NULL);
-    if (r)
-        flow__sys.release(monitor.looks);
-    monitor.open = !r;
-    return r;
+    stall.span_ns = rt->options.stall_ns;
+    stall.window = flow__sys.now();
+    stall.n_reported = stall.n_suppressed = 0;
+    flow__capture_open();
+    return 0;
 }
 
 void flow__stall_close(void)
 {
-    if (!monitor.open)
+    if (!stall.looks)
         return;
-    monitor.open = false;
-    /* [STALL-2] release: pairs with [STALL-1]. */
-    store_release(&monitor.ends, 1);
-    flow__sys.futex_wake(&monitor.ends, 1);
-    pthread_join(monitor.thread, NULL);
-    flow__sys.release(monitor.looks);
+    flow__capture_close();
+    report_suppressed();
+    flow__sys.release(stall.looks);
+    stall.looks = NULL;
 }

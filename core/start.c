@@ -91,6 +91,7 @@ static inline void finish(struct flow__worker *w, struct flow__task *t)
 {
     uint64_t before = load_relaxed(&t->life);
 
+    flow__tsan_before(&flow__runtime); /* see flow__live_tasks */
     t->stack = NULL;
     /* [LIVE-1] release: pairs with [LIVE-2]; what this task spawned was counted before. */
     store_release(&w->stats.finished, load_relaxed(&w->stats.finished) + 1);
@@ -113,6 +114,7 @@ static inline void finish(struct flow__worker *w, struct flow__task *t)
 
 void flow__finish_unstarted(struct flow__worker *w, struct flow__task *t, int error)
 {
+    flow__tsan_after(&t->strand); /* as at its beginning: what its spawner has done, its name among it */
     t->home = w;
     t->result = flow_err(error);
     store_relaxed(&t->flags, load_relaxed(&t->flags) | FLOW__NOT_RUN);
@@ -170,6 +172,8 @@ flow__unsanitized long flow__task_main(void *arg)
         end_on_own_stack(w, t);
     /* It never suspended: a plain return, and the caller takes the stack back. */
     finish(w, t);
+    if (caller != &w->strand)
+        flow__tsan_before(caller);
     flow__before_return(caller);
     return FLOW__FINISHED;
 }

@@ -11,6 +11,7 @@
 #include "core/steal.h"
 #include "core/job.h"
 #include "core/queues.h"
+#include "core/shuffle.h"
 
 #define LIFO_AGE_NS     5000 /* an entry that lies longer may be stolen */
 #define FAR_LOOT        32
@@ -37,7 +38,8 @@ static struct flow__task *steal_from(struct flow__worker *w, struct flow__worker
     if (flow__ring_count(&victim->ring) == 0)
         return NULL;
     return carry_home(w, loot,
-                      flow__ring_steal(&victim->ring, (void **)loot, FLOW__RING_SIZE / 2));
+                      flow__ring_steal(&victim->ring, (void **)loot,
+                                       flow__some_of(w, FLOW__RING_SIZE / 2)));
 }
 
 /* Has `stamp`, of something that the victim has, been the same for so long? */
@@ -278,6 +280,8 @@ struct flow__task *flow__search(struct flow__worker *w,
 
     flow__count(w, searches);
     for (int looks = 1;; looks++) {
+        if (flow__unlikely(w->shuffled))
+            flow__shuffle_victims(w);
         t = look_around(w, now);
         if (!t && (!flow__inbox_is_empty(&w->inbox) || flow__group_has_tasks(w->group)))
             t = poll(w);
@@ -291,7 +295,8 @@ struct flow__task *flow__search(struct flow__worker *w,
         if ((looks >= least && now - begin >= w->spin_ns) ||
             load_relaxed(&flow__runtime.workers_end))
             break;
-        for (int i = 0; i < PAUSES_PER_LOOK; i++)
+        /* The own inbox is another matter: its line stays here as long as nobody sends anything. */
+        for (int i = 0; i < PAUSES_PER_LOOK && flow__inbox_is_empty(&w->inbox); i++)
             flow__pause();
         now = flow__sys.now();
         if (flow__timers_next(&w->timers) <= now)

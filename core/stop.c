@@ -3,10 +3,11 @@
  * Stopping: refuse, cancel, wait, end the threads, take everything down. On a foreign
  * thread; a coroutine may only ask for it. */
 #include "core/fatal.h"
+#include "core/leak.h"
 #include "core/machine.h"
+#include "core/monitor.h"
 #include "core/offload.h"
 #include "core/runtime.h"
-#include "core/stall.h"
 
 #include <flowcoro/cancel.h>
 
@@ -104,7 +105,7 @@ static void close_all(struct flow__runtime *rt)
 {
     /* [STOP-2] release: pairs with [STOP-1]. */
     store_release(&rt->state, FLOW__STOPPED);
-    flow__stall_close();
+    flow__monitor_close();
     flow__reclaim_wait();
     for (int i = 0; i < rt->n_workers; i++)
         pthread_join(rt->workers[i].thread, NULL);
@@ -123,9 +124,11 @@ static int stop(flow_deadline deadline)
     flow_deadline patience;
     uint64_t left;
 
-    exchange_seq(&rt->state,
-                 FLOW__STOPPING); /* a driver looks at it after it has announced its sleep */
+    exchange_seq(&rt->state, FLOW__STOPPING);
+    /* A foreign thread that still saw the runtime running has counted what it spawns once it has left. */
+    flow__reclaim_wait();
     if (!load_relaxed(&rt->workers_end)) {
+        flow__leaks_at_begin();
         flow__cancel_all();
         if (rt->n_workers == 0 && !flow__take_the_seat(rt, deadline))
             return -EBUSY;
@@ -149,6 +152,7 @@ static int stop(flow_deadline deadline)
     if (!flow__wait_until(rt, helpers_have_let_go, patience))
         return -EBUSY;
     left = flow__live_tasks();
+    flow__leaks_at_end();
     close_all(rt);
     flow__leave_the_seat(rt);
     return left > INT32_MAX ? INT32_MAX : (int)left;

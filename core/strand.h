@@ -34,6 +34,30 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+#ifdef FLOW_VALGRIND /* memcheck is told where stacks lie */
+#include <valgrind/memcheck.h>
+#endif
+
+/* ThreadSanitizer takes a switch for synchronisation: what a coroutine did comes before all that its
+ * worker does later. True, but it hides races that would show had the two coroutines been on
+ * two workers. With FLOW_TSAN_NO_SYNC it does not, and what orders coroutines is what the library
+ * promises: its atomics, and, where a switch or the owner's plain memory comes last, these two: a task
+ * begins after its spawn, goes on after who has woken it, and who called it goes on after it. */
+#if defined(FLOW__TSAN) && defined(FLOW_TSAN_NO_SYNC)
+/* With workers = 0 a switch is synchronisation even so: one thread runs all, no two can meet, and who
+ * drives may look at what was done meanwhile. */
+extern unsigned flow__tsan_switch __attribute__((visibility("hidden")));
+#define FLOW__TSAN_SWITCH          flow__tsan_switch
+#define flow__tsan_driven(yes)     (flow__tsan_switch = (yes) ? 0 : __tsan_switch_to_fiber_no_sync)
+#define flow__tsan_before(address) __tsan_release(address)
+#define flow__tsan_after(address)  __tsan_acquire(address)
+#else
+#define FLOW__TSAN_SWITCH          0
+#define flow__tsan_driven(yes)     ((void)(yes))
+#define flow__tsan_before(address) ((void)(address))
+#define flow__tsan_after(address)  ((void)(address))
+#endif
+
 /* For code that changes stacks: the sanitizers' own notes at a function's entry and exit would
  * be made on two stacks. For the same reason what calls a switch is always inlined. */
 #if defined(__clang__)
@@ -77,8 +101,9 @@ static inline flow__always_inline int flow__go(struct flow__strand *from, struct
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack_low, to->stack_bytes);
 #endif
 #ifdef FLOW__TSAN
-    __tsan_switch_to_fiber(to->fiber, 0);
+    __tsan_switch_to_fiber(to->fiber, FLOW__TSAN_SWITCH);
 #endif
+    flow__tsan_after(to);
 #ifdef FLOW__ASAN
     int r = flow__switch_status(&from->context, &to->context, value);
     __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
@@ -96,7 +121,7 @@ _Noreturn static inline flow__always_inline void flow__go_last(struct flow__stra
     __sanitizer_start_switch_fiber(NULL, to->stack_low, to->stack_bytes);
 #endif
 #ifdef FLOW__TSAN
-    __tsan_switch_to_fiber(to->fiber, 0);
+    __tsan_switch_to_fiber(to->fiber, FLOW__TSAN_SWITCH);
 #endif
     flow__switch(&from->context, &to->context, value);
     __builtin_unreachable();
@@ -111,8 +136,9 @@ static inline flow__always_inline void flow__before_call(struct flow__strand *fr
     __sanitizer_start_switch_fiber(&from->fake_stack, callee->stack_low, callee->stack_bytes);
 #endif
 #ifdef FLOW__TSAN
-    __tsan_switch_to_fiber(callee->fiber, 0);
+    __tsan_switch_to_fiber(callee->fiber, FLOW__TSAN_SWITCH);
 #endif
+    flow__tsan_after(callee);
 }
 
 static inline flow__always_inline void flow__after_call(struct flow__strand *from)
@@ -121,6 +147,7 @@ static inline flow__always_inline void flow__after_call(struct flow__strand *fro
 #ifdef FLOW__ASAN
     __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
 #endif
+    flow__tsan_after(from);
 }
 
 /* At the start of the first function of a new stack; tells where the caller's stack lies. */
@@ -140,7 +167,7 @@ static inline flow__always_inline void flow__before_return(struct flow__strand *
     __sanitizer_start_switch_fiber(NULL, caller->stack_low, caller->stack_bytes);
 #endif
 #ifdef FLOW__TSAN
-    __tsan_switch_to_fiber(caller->fiber, 0);
+    __tsan_switch_to_fiber(caller->fiber, FLOW__TSAN_SWITCH);
 #endif
 }
 

@@ -31,6 +31,7 @@
 #include "sync/atomic.h"
 #include "sync/inbox.h"
 #include "sync/reclaim.h"
+#include "sync/spin.h"
 
 #include <flowcoro/task.h>
 
@@ -60,6 +61,7 @@ enum { /* wait: low 3 bits */
        FLOW__WAIT_CANCELLED,
        FLOW__WAIT_SHIELDED, /* armed, and cancellation does not end it */
        FLOW__WAIT_ENDED,    /* woken by the end of a task */
+       FLOW__WAIT_REFUSED,  /* woken, and what it waited for will never be: its waiter says why */
        FLOW__WAIT_STATE = 7,
        FLOW__CANCELLED = 8, /* level-triggered: stays until the task ends */
        FLOW__REASON_SHIFT = 4,
@@ -74,6 +76,7 @@ enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT an
        FLOW__SHIELDED = 1 << 10, /* within a shield: its waits do not end by cancellation */
        FLOW__AMBIENT = 1 << 11,  /* has an ambient deadline, see core/ambient.h */
        FLOW__LIMITED = 1 << 12,  /* and that ends the suspension it is in */
+       FLOW__TAIL = 1 << 13,     /* has waited as the last deed of a call, and not yielded since */
 };
 
 enum flow__why { /* what a task waits for; for dumps */
@@ -98,6 +101,22 @@ enum flow__why { /* what a task waits for; for dumps */
                  FLOW__WHY_SELECT,
 };
 
+/* One who stands in a queue, see core/waiter.h. */
+struct flow__waiter {
+    struct flow__waiter *next, *prev;
+    struct flow__waiters *in; /* the queue it stands in, or NULL */
+    struct flow__task *task;
+    uint64_t epoch;
+    struct flow__spin gate; /* a thread's: held until it is resumed */
+    int outcome;            /* 0, or a negative errno for the one who waits */
+    void *item;             /* what is handed over, or where it goes */
+    int64_t value;          /* whatever the two sides agree on */
+};
+
+struct flow__waiters {
+    struct flow__waiter *first, *last;
+};
+
 #define FLOW__NAME_BYTES 32
 
 /* Seldom needed parts of a task; freed after a grace period, since a dump may read it. */
@@ -119,8 +138,6 @@ struct flow__task {
         struct { /* until it starts */
             flow_fn fn;
             void *arg;
-            struct flow__task
-                *ahead; /* some places behind it in the shared queue; for prefetching */
         };
         struct flow__timer timer; /* while `timed`: of the present suspension; home worker only */
         flow_result result;       /* from its end on */

@@ -3,6 +3,7 @@
  * What a worker's thread needs of the system: its name, its CPU, its alternate signal
  * stack, and what happens when user code does to it what must not be done
  * to a worker: end it, cancel it, call exit() on a coroutine's small stack. */
+#include "core/capture.h"
 #include "core/fatal.h"
 #include "core/worker.h"
 
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #define LOOK_AT_CPU_NS FLOW_MS(10)
 #define REPIN_LEAST_NS FLOW_MS(100)
@@ -135,12 +137,14 @@ void flow__thread_begin(struct flow__worker *w)
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &unused);
     pthread_setspecific(worker_key, w);
+    store_relaxed(&w->tid, gettid());
     name_thread(w);
     if (w->cpu_id >= 0)
         pin(w);
     prctl(PR_SET_TIMERSLACK, 1, 0, 0,
           0); /* nanoseconds; the default of 50 us would be added to each sleep */
     flow__fatal_stack_open(&w->signal_stack);
+    flow__capture_allow();
 }
 
 void flow__thread_end(struct flow__worker *w)

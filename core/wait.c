@@ -28,11 +28,14 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
 
     /* To sleep in a read-side section would hold up every grace period, and the section would be
      * left by another coroutine. A foreign thread leaves its section before it blocks. */
-    if (flow__unlikely(flow__reclaim_inside()) && !flow__has(self, FLOW__IS_THREAD))
+    if (!flow__has(self, FLOW__IS_THREAD) &&
+        flow__unlikely(flow__reclaim_is_inside(self->home->sections)))
         return -EDEADLK;
     if (flow__unlikely(flow__has(self, FLOW__SHIELDED | FLOW__AMBIENT)) &&
         !flow__ambient_allows(self, &shielded))
         return -ECANCELED;
+    /* Who finds it armed and its stack pointer set finds it suspended: see core/snapshot.h. */
+    self->strand.context.sp = NULL;
     do {
         if ((seen & FLOW__CANCELLED) && !shielded)
             return -ECANCELED;
@@ -51,6 +54,24 @@ static flow__atomic(uint32_t) * low_half(struct flow__task *t)
 #error "the low half of the wait word is expected first"
 #endif
     return (flow__atomic(uint32_t) *)(void *)&t->wait;
+}
+
+long flow__say_slowly(struct flow__task *t)
+{
+    struct flow__stack_header *top = flow__stack_top(t->stack, t->stack_class);
+    uint64_t word = load_relaxed(&t->wait);
+
+    if (!flow__has(t, FLOW__TAIL) || top->tail.epoch != flow__epoch_of(word))
+        return flow__heeds_cancel(t) ? -ECANCELED : 0; /* it has yielded, or does not listen */
+    switch (word & FLOW__WAIT_STATE) {
+    case FLOW__WAIT_CANCELLED:
+        flow__chan_leave_by_tail(top);
+        return -ECANCELED;
+    case FLOW__WAIT_REFUSED:
+        return top->tail.outcome;
+    default:
+        return 0;
+    }
 }
 
 bool flow__disarm(struct flow__task *self, uint64_t epoch)
@@ -176,7 +197,7 @@ static __attribute__((noinline)) void leave_with_fp_environment(struct flow__tas
 static inline int wait_as_task(struct flow__task *self, uint64_t epoch, enum flow__why why,
                                flow_deadline deadline)
 {
-    store_relaxed(&self->why, (uint8_t)why);
+    flow__note_wait(self, why);
     /* Who has woken us on this very worker, while we published, found no timer to disarm. */
     if (deadline != FLOW_FOREVER && flow__is_armed(load_relaxed(&self->wait), epoch)) {
         struct flow__worker *w = self->home;
@@ -189,8 +210,6 @@ static inline int wait_as_task(struct flow__task *self, uint64_t epoch, enum flo
         leave_with_fp_environment(self);
     else
         flow__leave(self);
-    store_relaxed(&self->why, FLOW__WHY_NOTHING);
-
     /* [WAIT-3] acquire: pairs with [WAIT-2]. */
     switch (load_acquire(&self->wait) & FLOW__WAIT_STATE) {
     case FLOW__WAIT_TIMED_OUT:
@@ -253,14 +272,19 @@ int flow_yield(void)
     struct flow__worker *w = self->home;
     struct flow__task *next;
 
-    if (flow__unlikely(flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__AMBIENT) ||
-                       flow__has_jobs(w)))
-        return yield_slowly(self);
+    self->strand.context.sp = NULL; /* as in flow__arm */
+    if (flow__unlikely(
+            flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__AMBIENT | FLOW__TAIL) ||
+            flow__has_jobs(w))) {
+        store_relaxed(&self->flags, load_relaxed(&self->flags) & ~(uint32_t)FLOW__TAIL);
+        if (flow__has(self, FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__AMBIENT) || flow__has_jobs(w))
+            return yield_slowly(self);
+    }
 
     /* Straight to the next one when the scheduler would do nothing else either. */
     if (self->back == &w->strand && (next = flow__next_ready(w))) {
         flow__ready_push(&w->ready, self);
-        return flow__go(&self->strand, &next->strand, flow__heeds_cancel(next) ? -ECANCELED : 0);
+        return flow__go(&self->strand, &next->strand, flow__say(next));
     }
     flow__ready_push(&w->ready, self);
     return flow__leave(self);

@@ -5,15 +5,13 @@
 
 #include <errno.h>
 
-int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c)
+int flow__waiters_claim_all(struct flow__waiters *q, struct flow__claimed *c)
 {
     struct flow__waiter *waiter;
     int n = 0;
 
-    for (; (waiter = flow__waiters_claim(q)); n++) {
-        waiter->outcome = outcome;
+    for (; (waiter = flow__waiters_claim(q)); n++)
         flow__claimed_add(c, waiter);
-    }
     return n;
 }
 
@@ -40,7 +38,7 @@ static inline int wait_in(struct flow__task *self, struct flow__spin *lock, stru
         flow__spin_unlock(lock);
         return r;
     }
-    flow__waiter_init(waiter, self, epoch);
+    flow__waiter_init(waiter, self, epoch); /* NOLINT: it is armed */
     add(q, waiter);
     flow__spin_unlock(lock);
     return flow__waiter_leave(waiter, lock, flow__wait(self, epoch, why, deadline));

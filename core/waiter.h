@@ -3,9 +3,9 @@
  * A queue of those who wait for one thing: what is under mutexes, channels, scopes, events
  * and all else that coroutines wait on. First come, first served.
  *
- * A waiter lies in the frame that waits and carries the task and the epoch of its suspension
- * (core/wait.c). One suspension may stand in several queues at once, as that of a select does: the
- * task's wait word has one winner.
+ * A waiter lies in the frame that waits, or in the header of its stack (flow__tail_wait), and carries
+ * the task and the epoch of its suspension (core/wait.c). One suspension may stand in several queues
+ * at once, as that of a select does: the task's wait word has one winner.
  *
  * A queue and the waiters in it are guarded by the spin lock of the thing waited for:
  *   the one who waits   arms, looks once more, queues itself, unlocks, suspends;
@@ -25,21 +25,6 @@
 
 #include "core/worker.h"
 #include "sync/spin.h"
-
-struct flow__waiter {
-    struct flow__waiter *next, *prev;
-    struct flow__waiters *in; /* the queue it stands in, or NULL */
-    struct flow__task *task;
-    uint64_t epoch;
-    struct flow__spin gate; /* a thread's: held until it is resumed */
-    void *item;             /* what is handed over, or where it goes */
-    int64_t value;          /* whatever the two sides agree on */
-    int outcome;            /* 0, or a negative errno for the one who waits */
-};
-
-struct flow__waiters {
-    struct flow__waiter *first, *last;
-};
 
 /* Claimed waiters, to be resumed in this order once the lock is let go. */
 struct flow__claimed {
@@ -80,22 +65,34 @@ static inline void flow__waiters_remove(struct flow__waiter *waiter)
 }
 
 /* Wins the suspension that a waiter stands for. True: it is out of its queue, and the caller must
- * flow__waiter_resume() it after handing over. False: it was over, and it is out too. */
-static inline bool flow__waiter_claim(struct flow__waiter *waiter)
+ * flow__waiter_resume() it after handing over. False: it was over, and it is out too.
+ * how: FLOW__WAIT_WOKEN, or, if it is to find an outcome that is not 0, FLOW__WAIT_REFUSED; only of
+ * waiters in tails the difference matters. */
+static inline bool flow__waiter_claim_as(struct flow__waiter *waiter, unsigned how)
 {
     flow__waiters_remove(waiter);
-    return flow__claim_wait(waiter->task, waiter->epoch, FLOW__WAIT_WOKEN);
+    return flow__claim_wait(waiter->task, waiter->epoch, how);
+}
+
+static inline bool flow__waiter_claim(struct flow__waiter *waiter)
+{
+    return flow__waiter_claim_as(waiter, FLOW__WAIT_WOKEN);
 }
 
 /* Claims the oldest waiter that can be won, or NULL; the queue is then empty. */
-static inline struct flow__waiter *flow__waiters_claim(struct flow__waiters *q)
+static inline struct flow__waiter *flow__waiters_claim_as(struct flow__waiters *q, unsigned how)
 {
     struct flow__waiter *waiter;
 
     while ((waiter = q->first))
-        if (flow__likely(flow__waiter_claim(waiter)))
+        if (flow__likely(flow__waiter_claim_as(waiter, how)))
             return waiter;
     return NULL;
+}
+
+static inline struct flow__waiter *flow__waiters_claim(struct flow__waiters *q)
+{
+    return flow__waiters_claim_as(q, FLOW__WAIT_WOKEN);
 }
 
 /* Lets a claimed waiter go on; it may be gone when this returns. w: the caller's worker or NULL. */
@@ -121,8 +118,8 @@ static inline void flow__claimed_add(struct flow__claimed *c, struct flow__waite
     c->last = &waiter->next;
 }
 
-/* Claims all that can be won, each with this outcome. Returns how many. */
-int flow__waiters_claim_all(struct flow__waiters *q, int outcome, struct flow__claimed *c);
+/* Claims all that can be won. Returns how many. */
+int flow__waiters_claim_all(struct flow__waiters *q, struct flow__claimed *c);
 
 /* Resumes them all, without the lock. */
 static inline void flow__claimed_resume(struct flow__worker *w, struct flow__claimed *c)

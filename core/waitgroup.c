@@ -36,7 +36,7 @@ static inline struct group *group_of(struct flow_waitgroup *g)
 static bool count(struct group *g, uint64_t next, struct flow__claimed *claimed)
 {
     if (next == 0)
-        flow__waiters_claim_all(&g->queue, 0, claimed);
+        flow__waiters_claim_all(&g->queue, claimed);
     if (!claimed->first && !g->queue.first) {
         store_relaxed(&g->word, load_relaxed(&g->word) & ~WAITERS);
         return false;
@@ -131,6 +131,7 @@ static int wait_for_zero(struct group *g, struct flow__task *self, flow_deadline
         flow__spin_unlock(&g->guard);
         return 0;
     }
+    flow__note_object(self, g);
     r = flow__waiter_wait(self, &g->guard, &g->queue, &waiter, false, FLOW__WHY_WAITGROUP,
                           deadline);
     if (r) {
@@ -195,10 +196,11 @@ static int wait_for_others(struct barrier *b, struct flow__task *self, flow_dead
         flow__spin_unlock(&b->guard);
         return r;
     }
-    flow__waiter_init(&waiter, self, epoch);
+    flow__waiter_init(&waiter, self, epoch); /* NOLINT: it is armed */
     flow__waiters_add(&b->queue, &waiter);
     b->arrived++;
     flow__spin_unlock(&b->guard);
+    flow__note_object(self, b);
     r = flow__waiter_leave(&waiter, &b->guard,
                            flow__wait(self, epoch, FLOW__WHY_BARRIER, deadline));
     if (r) {

@@ -65,10 +65,14 @@ struct flow__worker {
     int64_t polled_at;
     int64_t look_at_cpu_at, look_at_cpu_ns; /* see flow__look_at_cpu; INT64_MAX: never */
     uint32_t ready_streak, lifo_streak, start_streak; /* see next_local() */
-    int32_t budget;
+    int32_t budget, allowance; /* allowance: what a dispatch sets budget to */
+    const unsigned long *sections; /* of its thread, see flow__reclaim_sections */
     bool searching;
+    bool shuffled;   /* see core/shuffle.h; constant while the worker runs */
+    uint64_t chance; /* the state of its numbers */
     bool offers; /* its surplus flag is up; always, if there is no thief */
     int64_t spin_ns, spin_max_ns; /* adaptive, see flow__search */
+    uint32_t vain; /* short sleeps in a row that ended in a search for nothing; see core/park.c */
     int64_t spin_kept_ns;         /* spin_max_ns, while the thread is not on its CPU */
     int64_t trim_at;              /* 0: not known, INT64_MAX: nothing to trim */
     struct flow__watch watch, far_watch, job_watch; /* a slot at home; elsewhere; jobs elsewhere */
@@ -92,6 +96,7 @@ struct flow__worker {
     int index, node, cpu_id;
     struct flow__group *group;
     pthread_t thread;
+    flow__atomic(int) tid; /* its number for the kernel, once it runs; see core/capture.c */
     void *signal_stack;
     flow__atomic(bool) pinned; /* it is where it belongs; written by the owner */
 
@@ -123,12 +128,15 @@ struct flow__worker {
     } stats;
 } __attribute__((aligned(FLOW__WORKER_ALIGN)));
 
-/* Tasks that no worker holds: overflow, and what foreign threads spawn. */
+/* Tasks that no worker holds: overflow, and what foreign threads spawn. The numbers of their blocks in
+ * a ring, so that a block is not touched until its task is about to start. There is room for every
+ * block; but the queue begins at the ring's start whenever it was empty, so little of it is used. */
 struct flow__shared_queue {
     flow__cache_aligned struct flow__lock lock;
-    struct flow__task_list list;  /* under lock */
-    flow__atomic(uint64_t) count; /* a copy, to look at without the lock */
-    flow__atomic(uint32_t) taken; /* tasks ever taken out; under lock, read by anyone */
+    uint32_t *slot, mask;         /* constant while workers run; what slot points to is under lock */
+    uint32_t first;               /* where the oldest one's number is; under lock */
+    flow__atomic(uint64_t) count; /* written under lock, read by anyone, as is the next */
+    flow__atomic(uint32_t) taken; /* tasks ever taken out */
     struct flow__age age;         /* of the oldest task */
 };
 
@@ -192,6 +200,7 @@ struct flow__runtime {
     flow__atomic(uint64_t) offloaded;
     flow__atomic(uint32_t)
         driver; /* 1: a thread drives; 2: and others wait for that; 3: flow_stop, for good */
+    flow__atomic(bool) seat_wanted; /* by flow_stop: who drives leaves, nobody else begins */
 };
 
 /* What outlives a stop. */
@@ -218,6 +227,8 @@ static inline void flow__own_worker(struct flow__worker *w)
 {
     flow__owned_worker = w;
     flow__owned_seat = w ? (size_t)w->index + 1 : 0;
+    if (w)
+        w->sections = flow__reclaim_sections();
 }
 
 /* ---- counters ---- */
@@ -321,8 +332,8 @@ void flow__tell_quiet(void);
 void *flow__worker_main(void *worker);
 
 /* Runs what is ready on w, which the caller owns; if nothing is, waits for something until the
- * deadline. Returns the number of dispatches, or -EDEADLK. A stop ends the waiting, unless
- * for_stop; so does the end of all tasks, unless a stand-in waits for what other threads do. */
+ * deadline. Returns the number of dispatches, or -EDEADLK. A flow_stop ends the waiting, unless this
+ * is it (for_stop); so does the end of all tasks, unless a stand-in waits for what other threads do. */
 struct flow__driving {
     bool for_stop;
     struct flow__task *stand_in; /* or NULL; ends the driving, and the waiting, once it is won */
@@ -388,6 +399,7 @@ void flow__resume_won_slowly(struct flow__worker *w, struct flow__task *t);
  * stand-in, which may be another thread's by now, only the flags may be read. */
 static inline void flow__resume_won(struct flow__worker *w, struct flow__task *t)
 {
+    flow__tsan_before(&t->strand);
     if (flow__likely(!flow__has(t, FLOW_ROAM | FLOW__IS_THREAD) && w && w == t->home && !t->timed))
         flow__ready_push(&w->ready, t);
     else
@@ -424,8 +436,30 @@ static inline int flow__leave(struct flow__task *self)
         return flow__leave_with_jobs(self);
     flow__assert(!flow__reclaim_inside());
     flow__count(self->home, switches);
+    if (to != &self->home->strand)
+        flow__tsan_before(to); /* who called it goes on after what it has done */
     self->back = &self->home->strand;
     return flow__go(&self->strand, to, FLOW__SUSPENDED);
+}
+
+/* What a task that goes on is told by who resumes it: what its flow_yield returns, or its call that
+ * ended in flow__tail_wait. Short where nothing happened: not cancelled, not refused. */
+long flow__say_slowly(struct flow__task *t);
+
+static inline long flow__say(struct flow__task *t)
+{
+    /* [WAIT-3] acquire: pairs with [WAIT-2]. */
+    unsigned word = (unsigned)load_acquire(&t->wait) & (FLOW__CANCELLED | FLOW__WAIT_STATE);
+
+    if (load_relaxed(&t->why) != FLOW__WHY_NOTHING)
+        store_relaxed(&t->why, FLOW__WHY_NOTHING);
+    return flow__likely(word < FLOW__WAIT_REFUSED) ? 0 : flow__say_slowly(t);
+}
+
+/* Tasks that a worker has and may start when it likes. */
+static inline bool flow__has_unstarted(struct flow__worker *w)
+{
+    return load_relaxed(&w->lifo) || flow__ring_count(&w->ring) || w->own.count;
 }
 
 /* The next ready task, if the scheduler would do nothing else than run it; it is the one that runs now.
@@ -434,9 +468,13 @@ static inline struct flow__task *flow__next_ready(struct flow__worker *w)
 {
     struct flow__task *next;
 
-    if (w->ready.head == w->ready.tail || w->until_poll <= 1 ||
-        w->ready_streak >= FLOW__READY_STREAK || !flow__inbox_is_empty(&w->inbox))
+    if (w->ready.head == w->ready.tail || w->until_poll <= 1 || !flow__inbox_is_empty(&w->inbox))
         return NULL;
+    if (flow__unlikely(w->ready_streak >= FLOW__READY_STREAK)) {
+        if (flow__has_unstarted(w))
+            return NULL;
+        w->ready_streak = 0;
+    }
     next = flow__ready_pop(&w->ready);
     w->until_poll--;
     w->ready_streak++;
@@ -447,30 +485,61 @@ static inline struct flow__task *flow__next_ready(struct flow__worker *w)
     return next;
 }
 
-/* flow__wait without a deadline, for the calls that are made most. Inline, and after it next to nothing:
- * each frame between a suspension and its caller costs a mispredicted return. */
-static inline flow__always_inline int flow__wait_for_ever(struct flow__task *self, uint64_t epoch,
-                                                          enum flow__why why)
+/* For dumps: why self waits from now on, and since when. */
+static inline void flow__note_wait(struct flow__task *self, enum flow__why why)
 {
-    struct flow__worker *w = self->home;
-    struct flow__task *next;
+    flow__stack_top(self->stack, self->stack_class)->waits_since = self->home->polled_at;
+    store_relaxed(&self->why, (uint8_t)why);
+}
 
-    /* What is not plain (a thread, a shield, an FP environment) takes the way for all. */
-    if (flow__unlikely((load_relaxed(&self->flags) & ~(uint32_t)FLOW_PINNED) || flow__has_jobs(w) ||
-                       self->back != &w->strand))
-        return flow__wait(self, epoch, why, FLOW_FOREVER);
-    flow__assert(!flow__reclaim_inside());
+/* And for what, if that has an address; before flow__wait, for a foreign thread too. */
+static inline void flow__note_object(struct flow__task *self, const void *object)
+{
+    if (flow__likely(self->stack != NULL))
+        flow__stack_top(self->stack, self->stack_class)->waits_for = object;
+}
+
+/* ---- a wait without a deadline, as the last deed of a call; for the calls that are made most ----
+ *
+ * Each return on a stack other than its call's is mispredicted, which costs as much as all the rest of a
+ * suspension. So these calls, as flow_yield, end in a jump into the switch, and who resumes the task
+ * makes what they return (flow__say). No frame is left to hold the waiter: it lies in the header of the
+ * stack, and who resumes a task that was not served also takes it out of the queue. */
+
+/* Arms such a wait of a task of whose suspensions nothing else has to be thought. 0: the way for all is
+ * to be taken, for instance since flow__arm would return an error. */
+static inline uint64_t flow__arm_tail(struct flow__task *self)
+{
+    uint64_t seen = load_relaxed(&self->wait), epoch = flow__epoch_of(seen) + 1;
+
+    self->strand.context.sp = NULL; /* as in flow__arm */
+    if (flow__unlikely((load_relaxed(&self->flags) & ~(uint32_t)(FLOW_PINNED | FLOW__TAIL)) ||
+                       (seen & FLOW__CANCELLED) || self->back != &self->home->strand ||
+                       flow__has_jobs(self->home) ||
+                       flow__reclaim_is_inside(self->home->sections)))
+        return 0;
+    /* [WAIT-1] */
+    return cas_seq(&self->wait, &seen, epoch << FLOW__EPOCH_SHIFT | FLOW__WAIT_ARMED) ? epoch : 0;
+}
+
+/* Armed so, and the waiter queued (`tail` in the header): the caller returns what this returns. */
+static inline flow__always_inline int flow__tail_wait(struct flow__stack_header *top,
+                                                      enum flow__why why, const void *object)
+{
+    struct flow__task *self = top->task, *next;
+    struct flow__worker *w = self->home;
+    uint32_t flags = load_relaxed(&self->flags);
+
+    if (flow__unlikely(!(flags & FLOW__TAIL)))
+        store_relaxed(&self->flags, flags | FLOW__TAIL);
+    top->waits_for = object;
+    top->waits_since = w->polled_at;
     store_relaxed(&self->why, (uint8_t)why);
     next = flow__next_ready(w);
-    if (next) {
-        flow__go(&self->strand, &next->strand, flow__heeds_cancel(next) ? -ECANCELED : 0);
-    } else {
-        flow__count(w, switches);
-        flow__go(&self->strand, &w->strand, FLOW__SUSPENDED);
-    }
-    store_relaxed(&self->why, FLOW__WHY_NOTHING);
-    /* [WAIT-3] acquire: pairs with [WAIT-2]. */
-    return (load_acquire(&self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_CANCELLED ? -ECANCELED : 0;
+    if (next)
+        return flow__go(&self->strand, &next->strand, flow__say(next));
+    flow__count(w, switches);
+    return flow__go(&self->strand, &w->strand, FLOW__SUSPENDED);
 }
 
 /* After an operation that did not have to suspend: takes one from what a coroutine may do in a row, and
@@ -482,6 +551,11 @@ static inline void flow__spend(struct flow__task *self, flow_deadline deadline)
         flow__unlikely(--self->home->budget <= 0) && !flow__reclaim_inside())
         flow_yield();
 }
+
+/* ---- channel.c ---- */
+
+/* Takes a task's tail, which was not served, out of the channel that it waits for. */
+void flow__chan_leave_by_tail(struct flow__stack_header *top);
 
 /* ---- join.c ---- */
 

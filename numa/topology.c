@@ -322,7 +322,7 @@ static int claim_cpus(struct flow__topology *topology, int node, const char *roo
 /* One number per node that is online, in the order of their ids. Written to row only as a whole. */
 static void parse_distances(int *row, int n, int self, const char *at)
 {
-    int values[FLOW__MAX_NODE_IDS];
+    int values[FLOW__MAX_NODE_IDS] = {0};
 
     for (int i = 0; i < n; i++) {
         at += strspn(at, " \t");

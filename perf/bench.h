@@ -19,21 +19,26 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
 
 /* One run, as its process sees it. */
 struct bench_run {
+    const char *name; /* the case's */
     int workers; /* 0: the case uses no worker */
     uint64_t n;  /* how many operations, tasks, ...: the case says what of */
     bool quick;
+    bool unpinned;
 };
 
 struct bench_case {
-    const char *name; /* --case selects by a part of it */
+    const char *name; /* WORK/WHO, see bench_value; --case selects by a part of it */
     void (*run)(const struct bench_run *run);
     uint64_t n;
     uint64_t quick_n; /* n with --quick; 0 leaves the case out */
     bool fixed_n;     /* the case is about this n: --n may only leave it out, as too large */
     bool no_workers;  /* needs no runtime: run once and not for each number of workers */
+    const int *workers; /* unless --workers is given, instead of 1 and 2; ends with 0 */
 };
 
 struct bench_suite {
@@ -51,7 +56,10 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite);
 
 /* ---- for cases: results; from the case's own thread, never in a coroutine (a small stack) ---- */
 
-/* One measured value. Name and unit say what; values with the same name, n and unit make a row. */
+/* One measured value; values with the same name, n and unit make a row. name is WORK/WHO: rows of
+ * the same work, workers and n are compared. WHO begins with "flow" if it is us, and stands in
+ * parentheses if it is a yardstick and no rival; without WHO it is us. Less is better, but for the
+ * units "percent", "count" and "MiB", which are facts. */
 void bench_value(const char *name, uint64_t n, const char *unit, double value);
 
 /* Something a reader of the figures should know; repeated ones are printed once. */
@@ -72,6 +80,25 @@ _Noreturn void bench_fail(const char *file, int line, const char *format, ...)
             bench_fail(__FILE__, __LINE__, __VA_ARGS__);                                           \
     } while (0)
 
+/* Spawn and join, and nothing besides in a timed loop; the task must succeed. */
+static inline flow_task bench_spawn(flow_fn fn, void *arg)
+{
+    flow_task task;
+    int r = flow_spawn(&task, fn, arg);
+
+    bench_check(!r, "flow_spawn: %d", r);
+    return task;
+}
+
+static inline flow_result bench_join(flow_task task)
+{
+    flow_result result;
+    int r = flow_join(task, &result, FLOW_FOREVER);
+
+    bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
+    return result;
+}
+
 int64_t bench_now(void); /* CLOCK_MONOTONIC, ns */
 
 /* Makes the compiler believe that value is used and that memory may have changed. */
@@ -84,6 +111,14 @@ void *bench_array(uint64_t n, size_t element_bytes);
 /* Sorts, so that bench_percentile can look. */
 void bench_sort(int64_t *values, size_t n);
 int64_t bench_percentile(const int64_t *sorted, size_t n, double percent); /* nearest rank */
+
+/* Sorts n times and gives the rows "WORK, p50/WHO", p99 and p99.9 of the case WORK/WHO, each value
+ * times scale. */
+void bench_percentiles(const struct bench_run *run, const char *unit, int64_t *values, size_t n,
+                       double scale);
+
+/* An offset below span, the same one for the same i, evenly spread and in no order. */
+int64_t bench_spread(uint64_t i, int64_t span);
 
 /* An element number below n from which repeated adding (mod n) visits all n elements in an order
  * that no prefetcher guesses. */
@@ -117,16 +152,42 @@ struct flow_stats bench_stats(void);
 
 /* ---- rivals: the same work by other libraries, see perf/rivals/README ---- */
 
+struct bench_figure {
+    char name[24];
+    double value;
+};
+
 struct bench_rival {
     uint64_t checksum;
     double seconds;
     int64_t peak_bytes; /* its highest resident memory */
+    struct bench_figure figures[8];
+    size_t n_figures;
 };
 
-/* Has a rival do a case, with the run's number of workers. Skips the run if it was not built or does
- * not know the case. */
-struct bench_rival bench_rival(const struct bench_run *run, const char *rival, const char *name,
-                               uint64_t n);
+/* A case named WORK/RIVAL: has that rival do that work. Skips the run if it was not built, or does
+ * not do this. */
+struct bench_rival bench_rival(const struct bench_run *run);
+
+/* The same; checks the checksum, and gives the time for each of n as the case's value. */
+void bench_rival_time(const struct bench_run *run, uint64_t checksum);
+
+/* The same where the checksum is n, and what counts are the rival's figures, times scale: rows
+ * "WORK, FIGURE/RIVAL". */
+void bench_rival_figures(const struct bench_run *run, const char *unit, double scale);
+
+double bench_rival_figure(const struct bench_rival *result, const char *name);
+
+/* In two steps, to look at the process meanwhile. rival and work must live as long as it. */
+struct bench_rival_process {
+    pid_t pid;
+    FILE *out;
+    const char *rival, *work;
+};
+
+struct bench_rival_process bench_rival_start(const struct bench_run *run, const char *rival,
+                                             const char *work, uint64_t n);
+struct bench_rival bench_rival_end(struct bench_rival_process *process);
 
 /* Counts an event on the calling thread, whose line no other thread writes: a common counter would
  * cost two workers more than what they are measured at. Never suspends. */

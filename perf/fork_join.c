@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Fork and join: recursions that make a job of each branch, next to the same recursion as plain
- * calls (serial) and to oneTBB (perf/rivals/tbb), each doing all of the work that
+ * calls (serial), to oneTBB and to OpenMP's tasks (perf/rivals), each doing all of the work that
  * perf/support/work.h describes.
  *
  *   fib      no work but the calls: what it costs above the serial one is the fork
@@ -13,271 +13,10 @@
  *
  * Values are ns for each call, node, block or element; memory is the most that the process had. */
 #include "perf/bench.h"
-#include "perf/support/work.h"
+#include "perf/support/recursion.h"
 
 #include <stdio.h>
-
-/* ---- fork: one job after the other; what one costs that nobody takes ---- */
-
-static uint64_t leaf(uint64_t n);
-FLOW_JOB(leaf, uint64_t, uint64_t)
-
-static __attribute__((noinline)) uint64_t leaf(uint64_t n)
-{
-    return n & 3;
-}
-
-/* ---- fib ---- */
-
-static uint64_t fib(int n);
-FLOW_JOB(fib, uint64_t, int)
-
-static uint64_t fib(int n)
-{
-    struct fib_job a;
-    uint64_t b;
-
-    if (n < 2)
-        return (uint64_t)n;
-    fib_fork(&a, n - 1);
-    b = fib(n - 2);
-    return fib_sync(&a) + b;
-}
-
-static __attribute__((noinline)) uint64_t fib_serial(int n)
-{
-    return n < 2 ? (uint64_t)n : fib_serial(n - 1) + fib_serial(n - 2);
-}
-
-/* ---- skynet ---- */
-
-struct skynet {
-    uint64_t first, size;
-};
-
-static uint64_t skynet(struct skynet s);
-FLOW_JOB(skynet, uint64_t, struct skynet)
-
-static uint64_t skynet(struct skynet s)
-{
-    struct skynet_job job[10];
-    uint64_t part = s.size / 10, sum = 0;
-
-    if (s.size == 1)
-        return s.first;
-    for (uint64_t i = 0; i < 10; i++)
-        skynet_fork(&job[i], (struct skynet){s.first + i * part, part});
-    for (int i = 9; i >= 0; i--)
-        sum += skynet_sync(&job[i]);
-    return sum;
-}
-
-static __attribute__((noinline)) uint64_t skynet_serial(struct skynet s)
-{
-    uint64_t part = s.size / 10, sum = 0;
-
-    if (s.size == 1)
-        return s.first;
-    for (uint64_t i = 0; i < 10; i++)
-        sum += skynet_serial((struct skynet){s.first + i * part, part});
-    return sum;
-}
-
-/* ---- nqueens ---- */
-
-static uint64_t queens(struct queens_board b);
-FLOW_JOB(queens, uint64_t, struct queens_board)
-
-static uint64_t queens(struct queens_board b)
-{
-    struct queens_job job[QUEENS_MOST];
-    uint64_t solutions = 0;
-    int n = 0;
-
-    if (b.row == b.n)
-        return 1;
-    for (int i = 0; i < b.n; i++) {
-        if (queens_ok(&b, i))
-            queens_fork(&job[n++], queens_with(&b, i));
-    }
-    while (n-- > 0)
-        solutions += queens_sync(&job[n]);
-    return solutions;
-}
-
-static uint64_t queens_nodes; /* counted by the serial one */
-
-static uint64_t queens_serial(struct queens_board b)
-{
-    uint64_t solutions = 0;
-
-    queens_nodes++;
-    if (b.row == b.n)
-        return 1;
-    for (int i = 0; i < b.n; i++) {
-        if (queens_ok(&b, i))
-            solutions += queens_serial(queens_with(&b, i));
-    }
-    return solutions;
-}
-
-/* ---- uts ---- */
-
-static uint64_t uts(uint64_t node);
-FLOW_JOB(uts, uint64_t, uint64_t)
-
-static uint64_t uts(uint64_t node)
-{
-    struct uts_job job[UTS_CHILDREN];
-    int n = uts_children(node);
-    uint64_t nodes = 1;
-
-    for (int i = 0; i < n; i++)
-        uts_fork(&job[i], uts_child(node, (uint64_t)i));
-    while (n-- > 0)
-        nodes += uts_sync(&job[n]);
-    return nodes;
-}
-
-static uint64_t uts_serial(uint64_t node)
-{
-    int n = uts_children(node);
-    uint64_t nodes = 1;
-
-    for (int i = 0; i < n; i++)
-        nodes += uts_serial(uts_child(node, (uint64_t)i));
-    return nodes;
-}
-
-/* The root's children from begin to end, by halves. */
-struct uts_range {
-    uint64_t begin, end;
-};
-
-static uint64_t uts_roots(struct uts_range r);
-FLOW_JOB(uts_roots, uint64_t, struct uts_range)
-
-static uint64_t uts_roots(struct uts_range r)
-{
-    uint64_t middle = r.begin + (r.end - r.begin) / 2, nodes;
-    struct uts_roots_job job;
-
-    if (r.end - r.begin == 1)
-        return uts(uts_child(1, r.begin));
-    uts_roots_fork(&job, (struct uts_range){middle, r.end});
-    nodes = uts_roots((struct uts_range){r.begin, middle});
-    return nodes + uts_roots_sync(&job);
-}
-
-static uint64_t uts_roots_serial(struct uts_range r)
-{
-    uint64_t nodes = 0;
-
-    for (uint64_t i = r.begin; i < r.end; i++)
-        nodes += uts_serial(uts_child(1, i));
-    return nodes;
-}
-
-/* ---- matmul ---- */
-
-static int matmul(struct matmul m);
-FLOW_JOB(matmul, int, struct matmul)
-
-static int matmul(struct matmul m)
-{
-    struct matmul_job job[4];
-
-    if (m.n <= BLOCK) {
-        matmul_block(m);
-        return 0;
-    }
-    for (int half = 0; half < 2; half++) {
-        for (int i = 0; i < 4; i++)
-            matmul_fork(&job[i], matmul_part(m, i, half));
-        for (int i = 3; i >= 0; i--)
-            matmul_sync(&job[i]);
-    }
-    return 0;
-}
-
-static void matmul_serial(struct matmul m)
-{
-    if (m.n <= BLOCK) {
-        matmul_block(m);
-        return;
-    }
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 4; i++)
-            matmul_serial(matmul_part(m, i, half));
-}
-
-/* ---- sort ---- */
-
-static int merge(struct merge m);
-FLOW_JOB(merge, int, struct merge)
-
-static int merge(struct merge m)
-{
-    struct merge left, right;
-    struct merge_job job;
-
-    if (m.na + m.nb <= MERGE_LEAF) {
-        merge_leaf(m);
-        return 0;
-    }
-    merge_part(m, &left, &right);
-    merge_fork(&job, right);
-    merge(left);
-    return merge_sync(&job);
-}
-
-static int sort(struct sort s);
-FLOW_JOB(sort, int, struct sort)
-
-static int sort(struct sort s)
-{
-    struct sort_job part[3];
-    struct merge_job half;
-
-    if (s.n <= SORT_LEAF) {
-        sort_leaf(s.a, (ptrdiff_t)s.n);
-        return 0;
-    }
-    for (int i = 0; i < 3; i++)
-        sort_fork(&part[i], sort_part(s, i));
-    sort(sort_part(s, 3));
-    for (int i = 2; i >= 0; i--)
-        sort_sync(&part[i]);
-    merge_fork(&half, sort_merge(s, 0));
-    merge(sort_merge(s, 1));
-    merge_sync(&half);
-    return merge(sort_merge(s, 2));
-}
-
-static void merge_serial(struct merge m)
-{
-    struct merge left, right;
-
-    if (m.na + m.nb <= MERGE_LEAF) {
-        merge_leaf(m);
-        return;
-    }
-    merge_part(m, &left, &right);
-    merge_serial(left);
-    merge_serial(right);
-}
-
-static void sort_serial(struct sort s)
-{
-    if (s.n <= SORT_LEAF) {
-        sort_leaf(s.a, (ptrdiff_t)s.n);
-        return;
-    }
-    for (int i = 0; i < 4; i++)
-        sort_serial(sort_part(s, i));
-    for (int i = 0; i < 3; i++)
-        merge_serial(sort_merge(s, i));
-}
+#include <string.h>
 
 /* ---- problems: how each is run, checked and counted ---- */
 
@@ -518,7 +257,7 @@ static void report(const struct problem *p, const char *who, uint64_t n, uint64_
 
     snprintf(name, sizeof name, "%s/%s", p->name, who);
     bench_value(name, n, "ns", ns / (double)p->units(n, checksum));
-    snprintf(name, sizeof name, "%s/%s: memory", p->name, who);
+    snprintf(name, sizeof name, "%s, memory/%s", p->name, who);
     bench_value(name, n, "MiB", (double)peak_bytes / (1 << 20));
 }
 
@@ -529,7 +268,7 @@ static void run_serial(const struct problem *p, const struct bench_run *run)
     do_twice(&m);
     if (m.problem->expected)
         check(m.problem, m.n, m.checksum);
-    report(m.problem, "serial", m.n, m.checksum, (double)m.elapsed_ns,
+    report(m.problem, "(serial)", m.n, m.checksum, (double)m.elapsed_ns,
            bench_memory_now().peak_bytes);
 }
 
@@ -544,15 +283,15 @@ static void run_flow(const struct problem *p, const struct bench_run *run)
     report(m.problem, "flow", m.n, m.checksum, (double)m.elapsed_ns, peak_bytes);
 }
 
-static void run_tbb(const struct problem *p, const struct bench_run *run)
+static void run_rival(const struct problem *p, const struct bench_run *run)
 {
-    struct bench_rival tbb = bench_rival(run, "tbb", p->name, run->n);
+    struct bench_rival r = bench_rival(run);
 
-    check(p, run->n, tbb.checksum);
-    report(p, "tbb", run->n, tbb.checksum, tbb.seconds * 1e9, tbb.peak_bytes);
+    check(p, run->n, r.checksum);
+    report(p, strrchr(run->name, '/') + 1, run->n, r.checksum, r.seconds * 1e9, r.peak_bytes);
 }
 
-/* A problem's three cases. */
+/* A problem's cases. */
 #define PROBLEM(id, ...)                                                                           \
     static const struct problem id##_problem = {#id, __VA_ARGS__};                                 \
     static void id##_by_serial(const struct bench_run *run)                                        \
@@ -563,9 +302,9 @@ static void run_tbb(const struct problem *p, const struct bench_run *run)
     {                                                                                              \
         run_flow(&id##_problem, run);                                                              \
     }                                                                                              \
-    static void id##_by_tbb(const struct bench_run *run)                                           \
+    static void id##_by_rival(const struct bench_run *run)                                         \
     {                                                                                              \
-        run_tbb(&id##_problem, run);                                                               \
+        run_rival(&id##_problem, run);                                                             \
     }
 
 PROBLEM(fork, NULL, run_leaves, NULL, leaves_expected, n_is_units)
@@ -577,25 +316,32 @@ PROBLEM(matmul, matmul_prepare, run_matmul, matmul_result, NULL, matmul_units)
 PROBLEM(sort, sort_prepare, run_sort, sort_result, sort_expected, n_is_units)
 
 #define CASES(id, n, quick_n)                                                                      \
-    {#id "/serial", id##_by_serial, n, quick_n, .no_workers = true},                               \
-        {#id "/flow", id##_by_flow, n, quick_n},                                                   \
+    {#id "/(serial)", id##_by_serial, n, quick_n, .no_workers = true},                             \
+        {#id "/flow", id##_by_flow, n, quick_n}, {#id "/tbb", id##_by_rival, n, quick_n},          \
     {                                                                                              \
-        #id "/tbb", id##_by_tbb, n, quick_n                                                        \
+        #id "/openmp", id##_by_rival, n, quick_n                                                   \
     }
 
 int main(int argc, char **argv)
 {
+    static const int crowded[] = {64, 0};
     static const struct bench_case cases[] = {
-        CASES(fork, 50000000, 1000000),    CASES(fib, 38, 25),
-        CASES(skynet, 1000000, 10000),     CASES(skynet, 100000000, 0),
-        CASES(nqueens, 12, 8),             CASES(nqueens, 13, 0),
-        CASES(uts, 50000, 1000),             CASES(matmul, 1024, 128),
-        CASES(sort, 10000000, 50000),
+        CASES(fork, 3000000, 300000),
+        CASES(fib, 32, 22),
+        CASES(skynet, 1000000, 10000),
+        CASES(nqueens, 11, 8),
+        CASES(uts, 10000, 1000),
+        CASES(matmul, 512, 128),
+        CASES(sort, 3000000, 50000),
+        {"fib/flow", fib_by_flow, 32, 22, .workers = crowded},
+        {"fib/tbb", fib_by_rival, 32, 22, .workers = crowded},
+        {"skynet/flow", skynet_by_flow, 1000000, 10000, .workers = crowded},
+        {"skynet/tbb", skynet_by_rival, 1000000, 10000, .workers = crowded},
     };
     static const struct bench_suite suite = {
         .name = "fork_join",
         .about = "recursions whose branches are jobs; ns for each call, node, block or element",
-        .runs = 3,
+        .runs = 7,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

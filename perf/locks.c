@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Locks: what one costs that nobody else wants, and a mutex that many want (next to others: mutex.c).
+ * Locks: what one costs that nobody else wants, and a mutex that many want; mutexes next to those of
+ * Go, tokio, Boost.Fiber and pthreads (perf/rivals).
  *
- * Uncontended: one coroutine locks and unlocks; likewise a semaphore of one unit, and an rwlock for
- * reading and for writing, for comparison. Contended: 16 coroutines count to n together under one
- * mutex; with a short section they hardly meet on one worker, where nobody is interrupted, so there is
- * also one in which each yields while it holds the mutex: then every lock but the first finds it
- * taken, and all of it is waiting, handing over and waking. The count at the end is checked. */
+ * "alone" is one coroutine that locks and unlocks; likewise a semaphore of one unit, and an rwlock for
+ * reading and for writing. "of 8" are eight coroutines that count to n under one mutex; with a short
+ * section they hardly meet on one worker, where nobody is interrupted, so there is also one in which
+ * each yields while it holds the mutex: then every lock but the first finds it taken, and all of it
+ * is waiting, handing over and waking. The count at the end is checked. */
 #include "perf/bench.h"
 
-#define MEMBERS 16
+#define MEMBERS 8
 
 static struct {
     struct flow_mutex mutex;
@@ -62,10 +63,10 @@ static void run_uncontended(const struct bench_run *run)
     double n = (double)run->n;
 
     bench_in_coroutine(run, NULL, lock_alone, &pairs);
-    bench_value("mutex, lock and unlock", run->n, "ns", (double)pairs.mutex_ns / n);
-    bench_value("semaphore, acquire and release", run->n, "ns", (double)pairs.semaphore_ns / n);
-    bench_value("rwlock, read and unlock", run->n, "ns", (double)pairs.read_ns / n);
-    bench_value("rwlock, write and unlock", run->n, "ns", (double)pairs.write_ns / n);
+    bench_value("mutex alone/flow", run->n, "ns", (double)pairs.mutex_ns / n);
+    bench_value("semaphore alone/flow", run->n, "ns", (double)pairs.semaphore_ns / n);
+    bench_value("rwlock alone, reading/flow", run->n, "ns", (double)pairs.read_ns / n);
+    bench_value("rwlock alone, writing/flow", run->n, "ns", (double)pairs.write_ns / n);
 }
 
 static flow_result count_under_mutex(void *yields)
@@ -120,25 +121,41 @@ static void measure_crowd(const struct bench_run *run, bool yields, const char *
 
 static void run_contended(const struct bench_run *run)
 {
-    measure_crowd(run, false, "16 coroutines, short section, per lock");
+    measure_crowd(run, false, "mutex of 8/flow");
 }
 
 static void run_yielding(const struct bench_run *run)
 {
-    measure_crowd(run, true, "16 coroutines, each yields inside, per lock");
+    measure_crowd(run, true, "mutex of 8, each yields inside/flow");
+}
+
+static void rival(const struct bench_run *run)
+{
+    bench_rival_time(run, run->n / MEMBERS * MEMBERS);
 }
 
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"uncontended", run_uncontended, 5000000, 500000},
-        {"contended", run_contended, 5000000, 500000},
-        {"yielding", run_yielding, 1000000, 100000},
+        {"alone/flow", run_uncontended, 5000000, 500000},
+        {"mutex alone/go", rival, 5000000, 500000},
+        {"mutex alone/tokio", rival, 5000000, 500000},
+        {"mutex alone/boost_fiber", rival, 5000000, 500000},
+        {"mutex alone/pthreads", rival, 5000000, 500000},
+        {"mutex of 8/flow", run_contended, 4000000, 400000},
+        {"mutex of 8/go", rival, 4000000, 400000},
+        {"mutex of 8/tokio", rival, 1000000, 100000},
+        {"mutex of 8/boost_fiber", rival, 2000000, 200000},
+        {"mutex of 8/pthreads", rival, 4000000, 400000},
+        {"mutex of 8, each yields inside/flow", run_yielding, 1000000, 100000},
+        {"mutex of 8, each yields inside/go", rival, 1000000, 50000},
+        {"mutex of 8, each yields inside/tokio", rival, 500000, 50000},
+        {"mutex of 8, each yields inside/boost_fiber", rival, 200000, 20000},
     };
     static const struct bench_suite suite = {
         .name = "locks",
-        .about = "locks, alone and in a crowd",
-        .runs = 5,
+        .about = "locks, alone and in a crowd; ns for a lock and an unlock",
+        .runs = 7,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Blocks of a flow_pool against malloc: glibc's, and mimalloc's and jemalloc's where they are installed.
+ * Blocks of a flow_pool against malloc: glibc's, and mimalloc's, jemalloc's and tcmalloc's where they
+ * are installed.
  *
  *   pair      a coroutine takes a block, writes to it and gives it back: the same block every time
- *   thousand  it takes 1,000, then gives them back, oldest first: what a store of 64 cannot hold
+ *   thousand  it takes 1,000, then gives them back, oldest first: a worker's store has to grow for them
  *   one way   a coroutine on worker 0 takes and writes blocks, one on worker 1 reads them and gives
  *             them back; pointers go through a ring of 1,024. n blocks, ns for each
  *
@@ -298,33 +299,40 @@ static void jemalloc(void)
     become("libjemalloc.so.2");
 }
 
-static void flowcoro(void) {}
+static void tcmalloc(void)
+{
+    become("libtcmalloc_minimal.so.4");
+}
+
+static void flow(void) {}
 
 #define RUNS(who, kind, bytes)                                                                     \
     static void pair_##who##_##bytes(const struct bench_run *run)                                  \
     {                                                                                              \
         who();                                                                                     \
-        alone(run, "pair, " #bytes " B: " #who, pair_##kind, bytes);                               \
+        alone(run, "pair, " #bytes " B/" #who, pair_##kind, bytes);                               \
     }                                                                                              \
     static void thousand_##who##_##bytes(const struct bench_run *run)                              \
     {                                                                                              \
         who();                                                                                     \
-        alone(run, "thousand, " #bytes " B: " #who, thousand_##kind, bytes);                       \
+        alone(run, "thousand, " #bytes " B/" #who, thousand_##kind, bytes);                       \
     }                                                                                              \
     static void one_way_##who##_##bytes(const struct bench_run *run)                               \
     {                                                                                              \
         who();                                                                                     \
-        across(run, "one way, " #bytes " B: " #who, produce_##kind, consume_##kind, bytes);        \
+        across(run, "one way, " #bytes " B/" #who, produce_##kind, consume_##kind, bytes);        \
     }
 
-RUNS(flowcoro, pool, 64)
+RUNS(flow, pool, 64)
 RUNS(glibc, malloc, 64)
 RUNS(mimalloc, malloc, 64)
 RUNS(jemalloc, malloc, 64)
-RUNS(flowcoro, pool, 256)
+RUNS(tcmalloc, malloc, 64)
+RUNS(flow, pool, 256)
 RUNS(glibc, malloc, 256)
 RUNS(mimalloc, malloc, 256)
 RUNS(jemalloc, malloc, 256)
+RUNS(tcmalloc, malloc, 256)
 
 static void pair_bare(const struct bench_run *run)
 {
@@ -348,38 +356,35 @@ static void pair_bare(const struct bench_run *run)
         list = block;
         bench_keep(list);
     }
-    bench_value("pair, 64 B: a bare free list, inline", run->n, "ns",
+    bench_value("pair, 64 B/(bare free list)", run->n, "ns",
                 (double)(bench_now() - start) / (double)run->n);
 }
 
+#define CASE(work, who, bytes, n)                                                                  \
+    {                                                                                              \
+        #work " " #bytes "/" #who, work##_##who##_##bytes, n, (n) / 10, .no_workers = true         \
+    }
 #define CASES(bytes)                                                                               \
-    {"pair " #bytes " flowcoro", pair_flowcoro_##bytes, 50000000, 5000000, false, true},           \
-        {"pair " #bytes " glibc", pair_glibc_##bytes, 20000000, 2000000, false, true},             \
-        {"pair " #bytes " mimalloc", pair_mimalloc_##bytes, 20000000, 2000000, false, true},       \
-        {"pair " #bytes " jemalloc", pair_jemalloc_##bytes, 20000000, 2000000, false, true},       \
-        {"thousand " #bytes " flowcoro", thousand_flowcoro_##bytes, 20000000, 2000000, false,      \
-         true},                                                                                    \
-        {"thousand " #bytes " glibc", thousand_glibc_##bytes, 10000000, 1000000, false, true},     \
-        {"thousand " #bytes " mimalloc", thousand_mimalloc_##bytes, 10000000, 1000000, false,      \
-         true},                                                                                    \
-        {"thousand " #bytes " jemalloc", thousand_jemalloc_##bytes, 10000000, 1000000, false,      \
-         true},                                                                                    \
-        {"one way " #bytes " flowcoro", one_way_flowcoro_##bytes, 10000000, 1000000, false, true}, \
-        {"one way " #bytes " glibc", one_way_glibc_##bytes, 3000000, 300000, false, true},         \
-        {"one way " #bytes " mimalloc", one_way_mimalloc_##bytes, 5000000, 500000, false, true},   \
-        {"one way " #bytes " jemalloc", one_way_jemalloc_##bytes, 3000000, 300000, false, true}
+    CASE(pair, flow, bytes, 50000000), CASE(pair, glibc, bytes, 20000000),                         \
+        CASE(pair, mimalloc, bytes, 20000000), CASE(pair, jemalloc, bytes, 20000000),              \
+        CASE(pair, tcmalloc, bytes, 20000000), CASE(thousand, flow, bytes, 20000000),              \
+        CASE(thousand, glibc, bytes, 10000000), CASE(thousand, mimalloc, bytes, 10000000),         \
+        CASE(thousand, jemalloc, bytes, 10000000), CASE(thousand, tcmalloc, bytes, 10000000),      \
+        CASE(one_way, flow, bytes, 5000000), CASE(one_way, glibc, bytes, 2000000),                 \
+        CASE(one_way, mimalloc, bytes, 3000000), CASE(one_way, jemalloc, bytes, 3000000),          \
+        CASE(one_way, tcmalloc, bytes, 3000000)
 
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"pair bare", pair_bare, 100000000, 10000000, false, true},
+        {"pair 64/(bare)", pair_bare, 50000000, 5000000, .no_workers = true},
         CASES(64),
         CASES(256),
     };
     static const struct bench_suite suite = {
         .name = "pool",
         .about = "taking a block and giving it back, on one worker and across two",
-        .runs = 5,
+        .runs = 7,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

@@ -31,15 +31,6 @@ static flow_result add(void *arg)
     return flow_ok(NULL);
 }
 
-static uint64_t join(flow_task task)
-{
-    flow_result result;
-    int r = flow_join(task, &result, FLOW_FOREVER);
-
-    bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
-    return result.u64;
-}
-
 static void now_detached(struct loop *loop, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++) {
@@ -56,19 +47,14 @@ static void now_joined(struct loop *loop, uint64_t n)
         int r = flow_spawn_now(&task, twice, (void *)(uintptr_t)1);
 
         bench_check(!r, "flow_spawn_now: %d", r);
-        loop->sum += join(task);
+        loop->sum += bench_join(task).u64;
     }
 }
 
 static void queued_joined(struct loop *loop, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) {
-        flow_task task;
-        int r = flow_spawn(&task, twice, (void *)(uintptr_t)1);
-
-        bench_check(!r, "flow_spawn: %d", r);
-        loop->sum += join(task);
-    }
+    for (uint64_t i = 0; i < n; i++)
+        loop->sum += bench_join(bench_spawn(twice, (void *)(uintptr_t)1)).u64;
 }
 
 static void called(struct loop *loop, uint64_t n)
@@ -137,7 +123,7 @@ static void check_count(const struct bench_run *run, uint64_t counted, const cha
 
 static void run_now_detached(const struct bench_run *run)
 {
-    struct loop loop = measure(run, "spawn_now, detached", now_detached_root);
+    struct loop loop = measure(run, "spawn inline, detached/flow", now_detached_root);
 
     check_count(run, loop.after.total.started_now - loop.before.total.started_now,
                 "calls of flow_spawn_now");
@@ -145,7 +131,7 @@ static void run_now_detached(const struct bench_run *run)
 
 static void run_now_joined(const struct bench_run *run)
 {
-    struct loop loop = measure(run, "spawn_now + join", now_joined_root);
+    struct loop loop = measure(run, "spawn inline + join/flow", now_joined_root);
 
     check_count(run, loop.after.total.started_now - loop.before.total.started_now,
                 "calls of flow_spawn_now");
@@ -153,26 +139,38 @@ static void run_now_joined(const struct bench_run *run)
 
 static void run_queued_joined(const struct bench_run *run)
 {
-    struct loop loop = measure(run, "spawn + join", queued_joined_root);
+    struct loop loop = measure(run, "spawn + join/flow", queued_joined_root);
     uint64_t stolen = loop.after.total.stolen - loop.before.total.stolen;
 
     check_count(run, loop.after.total.dispatches - loop.before.total.dispatches, "dispatches");
-    bench_value("spawn + join: tasks that another worker took", run->n, "percent",
+    bench_value("spawn + join, tasks that another worker took/flow", run->n, "percent",
                 100 * (double)stolen / (double)run->n);
 }
 
 static void run_called(const struct bench_run *run)
 {
-    measure(run, "plain call through a pointer", called_root);
+    measure(run, "spawn inline + join/(plain call)", called_root);
+}
+
+static void run_rival(const struct bench_run *run)
+{
+    bench_rival_time(run, run->n * 2);
 }
 
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"spawn_now detached", run_now_detached, 5000000, 500000},
-        {"spawn_now join", run_now_joined, 5000000, 500000},
-        {"spawn join", run_queued_joined, 3000000, 300000},
-        {"call", run_called, 20000000, 2000000},
+        {"spawn inline, detached/flow", run_now_detached, 5000000, 500000},
+        {"spawn inline + join/flow", run_now_joined, 5000000, 500000},
+        {"spawn inline + join/boost_fiber", run_rival, 500000, 50000},
+        {"spawn inline + join/(plain call)", run_called, 20000000, 2000000},
+        {"spawn + join/flow", run_queued_joined, 3000000, 300000},
+        {"spawn + join/tbb", run_rival, 1000000, 100000},
+        {"spawn + join/openmp", run_rival, 1000000, 100000},
+        {"spawn + join/go", run_rival, 500000, 50000},
+        {"spawn + join/tokio", run_rival, 500000, 50000},
+        {"spawn + join/boost_fiber", run_rival, 300000, 30000},
+        {"spawn + join/pthreads", run_rival, 10000, 1000},
     };
     static const struct bench_suite suite = {
         .name = "spawn_join",

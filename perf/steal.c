@@ -56,14 +56,6 @@ static flow_task spawn_at(int worker, flow_fn fn, void *arg)
     return task;
 }
 
-static void join(flow_task task)
-{
-    flow_result result;
-    int r = flow_join(task, &result, FLOW_FOREVER);
-
-    bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
-}
-
 /* ---- spread ---- */
 
 static struct {
@@ -126,7 +118,7 @@ static void run_spread(const struct bench_run *run)
     spread.workers = run->workers;
     spread.rounds = run->n;
     spread.spans = bench_array(run->n, sizeof *spread.spans);
-    join(spawn_at(0, spread_root, NULL));
+    bench_join(spawn_at(0, spread_root, NULL));
     bench_stop();
     bench_sort(spread.spans, run->n);
     bench_value("spread: until all workers are busy, median", run->n, "ns",
@@ -228,7 +220,7 @@ static void run_search(const struct bench_run *run)
 {
     start_with_workers(run);
     search.n = run->n;
-    join(spawn_at(0, search_root, NULL));
+    bench_join(spawn_at(0, search_root, NULL));
     bench_stop();
     bench_value("search: a look around that finds nothing", run->n, "ns",
                 (double)search.elapsed / (double)run->n);
@@ -271,12 +263,8 @@ static flow_result nothing(void *unused)
 
 static void spawn_and_join(uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) {
-        flow_task task;
-
-        bench_check(!flow_spawn(&task, nothing, NULL), "flow_spawn");
-        join(task);
-    }
+    for (uint64_t i = 0; i < n; i++)
+        bench_join(bench_spawn(nothing, NULL));
 }
 
 static flow_result victim_root(void *unused)
@@ -302,8 +290,8 @@ static void run_victim(const struct bench_run *run, bool looks, const char *name
     victim.n = run->n;
     other = spawn_at(1, stand_by, NULL);
     root = spawn_at(0, victim_root, NULL);
-    join(root);
-    join(other);
+    bench_join(root);
+    bench_join(other);
     bench_stop();
     bench_value(name, run->n, "ns", (double)victim.elapsed / (double)run->n);
     if (looks)

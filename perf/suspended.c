@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A million tasks that have started and now wait: how long it takes to get there and back, and what
+ * Up to a million tasks that have started and now wait: how long it takes to get there and back, and what
  * they cost while they are there.
  *
  * Each parks in flow_suspend on a stack of the smallest class, 16 KiB, with a guard. Two ways in:
@@ -8,13 +8,14 @@
  * Then every one is woken and joined. The first round of the process is cold: nearly all of its
  * time goes into page faults and guards. The second round is warm.
  *
- * "All told" is what is resident plus the page tables for it, both as growth over n. Wakers and
+ * Memory is what is resident plus the page tables for it, cold, both as growth over n. Wakers and
  * handles lie in arrays that were touched before and are not part of it. The number of VMAs is the
  * process's: the kernel allows 65,530 by default, which is what guards by mprotect run into. */
 #include "perf/bench.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #define ROUNDS 2 /* cold, warm */
 
@@ -87,13 +88,8 @@ static void wake_all(void)
 
 static void join_all(void)
 {
-    for (uint64_t i = 0; i < all.n; i++) {
-        flow_result result;
-        int r = flow_join(all.tasks[i], &result, FLOW_FOREVER);
-
-        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
-        bench_check(result.u64 == (i ^ 0x5a5a), "a wrong result");
-    }
+    for (uint64_t i = 0; i < all.n; i++)
+        bench_check(bench_join(all.tasks[i]).u64 == (i ^ 0x5a5a), "a wrong result");
 }
 
 static void one_round(struct round *round)
@@ -124,34 +120,19 @@ static flow_result root(void *unused)
     return flow_ok(NULL);
 }
 
-static void report(const char *what, int round, const char *unit, double value)
+static void report(const char *what, const char *unit, double value)
 {
     char name[96];
 
-    snprintf(name, sizeof name, "%s, %s, %s", all.now ? "spawn_now" : "spawn", what,
-             round ? "warm" : "cold");
+    snprintf(name, sizeof name, "suspended, %s/flow%s", what, all.now ? ", spawn_now" : "");
     bench_value(name, all.n, unit, value);
-}
-
-static void report_round(int i)
-{
-    const struct round *round = &all.round[i];
-    double n = (double)all.n;
-    double rss = (double)(round->parked.rss_bytes - all.before.rss_bytes);
-    double tables = (double)(round->parked.table_bytes - all.before.table_bytes);
-
-    report("start + park", i, "ns", (double)round->park_ns / n);
-    report("wake + join", i, "ns", (double)round->end_ns / n);
-    report("of it waking", i, "ns", (double)round->wake_ns / n);
-    report("resident", i, "bytes", rss / n);
-    report("page tables", i, "bytes", tables / n);
-    report("all told", i, "bytes", (rss + tables) / n);
-    report("VMAs of the process", i, "count", (double)round->parked.vmas);
 }
 
 static void measure(const struct bench_run *run, bool now)
 {
     struct flow_options options = FLOW_OPTIONS_INIT;
+    const struct round *cold = &all.round[0], *warm = &all.round[1];
+    double n = (double)run->n;
 
     all.n = run->n;
     all.now = now;
@@ -160,8 +141,15 @@ static void measure(const struct bench_run *run, bool now)
         options.max_tasks = run->n + 64;
     bench_need_memory(run->n * 5000);
     bench_in_coroutine(run, &options, root, NULL);
-    for (int i = 0; i < ROUNDS; i++)
-        report_round(i);
+    report("start, cold", "ns", (double)cold->park_ns / n);
+    report("start", "ns", (double)warm->park_ns / n);
+    report("wake", "ns", (double)warm->end_ns / n);
+    report("of it waking", "ns", (double)warm->wake_ns / n);
+    report("memory", "bytes",
+           (double)(cold->parked.rss_bytes - all.before.rss_bytes + cold->parked.table_bytes -
+                    all.before.table_bytes) /
+               n);
+    report("VMAs of the process", "count", (double)cold->parked.vmas);
 }
 
 static void run_spawn(const struct bench_run *run)
@@ -174,16 +162,43 @@ static void run_spawn_now(const struct bench_run *run)
     measure(run, true);
 }
 
+static void rival(const struct bench_run *run)
+{
+    const char *who = strrchr(run->name, '/') + 1;
+    struct bench_rival r = bench_rival(run);
+    uint64_t sum = 0;
+    char name[96];
+
+    for (uint64_t i = 0; i < run->n; i++)
+        sum += i ^ 0x5a5a;
+    bench_check(r.checksum == sum, "%s: results are wrong", run->name);
+    for (size_t i = 0; i < r.n_figures; i++) {
+        bool memory = !strcmp(r.figures[i].name, "bytes");
+
+        snprintf(name, sizeof name, "suspended, %s/%s", memory ? "memory" : r.figures[i].name, who);
+        bench_value(name, run->n, memory ? "bytes" : "ns", r.figures[i].value);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"spawn", run_spawn, 1000000, 100000},
-        {"now", run_spawn_now, 1000000, 100000},
+        {"suspended/flow", run_spawn, 10000, 1, true},
+        {"suspended/tokio", rival, 10000, 1, true},
+        {"suspended/go", rival, 10000, 1, true},
+        {"suspended/boost_fiber", rival, 10000, 1, true},
+        {"suspended/flow", run_spawn, 100000, 1, true},
+        {"suspended/flow, spawn_now", run_spawn_now, 100000, 1, true},
+        {"suspended/tokio", rival, 100000, 1, true},
+        {"suspended/go", rival, 100000, 1, true},
+        {"suspended/flow", run_spawn, 1000000, 0, true},
+        {"suspended/tokio", rival, 1000000, 0, true},
+        {"suspended/go", rival, 1000000, 0, true},
     };
     static const struct bench_suite suite = {
         .name = "suspended",
-        .about = "n tasks started and parked on 16 KiB stacks, then woken and joined; per task",
-        .runs = 3,
+        .about = "n tasks started and suspended on 16 KiB stacks, then woken and joined; per task",
+        .runs = 6,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

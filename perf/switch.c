@@ -49,7 +49,7 @@ static void run_switch(const struct bench_run *run)
 
     bench_check(first == 1, "flow__call gave %ld", first);
     time_switches(&b, run->n / 10 + 1);
-    bench_value("switch there and back", run->n, "ns",
+    bench_value("switch there and back/flow", run->n, "ns",
                 (double)time_switches(&b, run->n) / (double)run->n);
 }
 
@@ -74,7 +74,7 @@ static int64_t time_calls(uint64_t n)
 static void run_call(const struct bench_run *run)
 {
     time_calls(run->n / 10 + 1);
-    bench_value("call on another stack and return", run->n, "ns",
+    bench_value("call and return/flow", run->n, "ns",
                 (double)time_calls(run->n) / (double)run->n);
 }
 
@@ -94,16 +94,23 @@ static int64_t time_plain(uint64_t n)
 static void run_plain(const struct bench_run *run)
 {
     time_plain(run->n / 10 + 1);
-    bench_value("plain call through a pointer", run->n, "ns",
+    bench_value("call and return/(plain call)", run->n, "ns",
                 (double)time_plain(run->n) / (double)run->n);
+}
+
+static void run_rival(const struct bench_run *run)
+{
+    bench_rival_time(run, run->n);
 }
 
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"switch", run_switch, 20000000, 2000000, .no_workers = true},
-        {"call", run_call, 20000000, 2000000, .no_workers = true},
-        {"plain", run_plain, 20000000, 2000000, .no_workers = true},
+        {"switch there and back/flow", run_switch, 20000000, 2000000, .no_workers = true},
+        {"switch there and back/boost_context", run_rival, 20000000, 2000000, .no_workers = true},
+        {"switch there and back/ucontext", run_rival, 1000000, 100000, .no_workers = true},
+        {"call and return/flow", run_call, 20000000, 2000000, .no_workers = true},
+        {"call and return/(plain)", run_plain, 20000000, 2000000, .no_workers = true},
     };
     static const struct bench_suite suite = {
         .name = "switch",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Timers: those that never fire, and how late the others do.
+ * Timers: those that never fire, and how late the others do; next to those of libuv, Go and tokio
+ * (perf/rivals), of which the first and the last count in milliseconds.
  *
  * Most deadlines of a server are taken back before they come, so the first question is what a
  * cancel and a re-arm cost while many are armed. It is asked twice:
@@ -20,14 +21,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-/* An offset below span, the same one for the same i, evenly spread and in no order. */
-static int64_t spread(uint64_t i, int64_t span)
-{
-    uint32_t mixed = (uint32_t)i * 2654435761u;
-
-    return (int64_t)((unsigned __int128)mixed * (uint64_t)span >> 32);
-}
-
 /* ---- the wheel alone ---- */
 
 /* Deadlines of 10 to 60 seconds, while time passes, one microsecond per operation: what the wheel
@@ -42,7 +35,7 @@ static int64_t time_rearming(struct flow__timers *wheel, struct flow__timer *tim
         at += stride;
         at -= at >= n ? n : 0;
         flow__timer_remove(wheel, &timers[at]);
-        flow__timer_add(wheel, &timers[at], *clock + FLOW_S(10) + spread(i, FLOW_S(50)));
+        flow__timer_add(wheel, &timers[at], *clock + FLOW_S(10) + bench_spread(i, FLOW_S(50)));
         *clock += FLOW_US(1);
         if (i % 256 == 0)
             bench_check(!flow__timers_expired(wheel, *clock), "a timer is early");
@@ -60,7 +53,7 @@ static void run_wheel(const struct bench_run *run)
     flow__timers_init(wheel, clock, -1);
     bench_check(!flow__timers_reserve(wheel, (uint32_t)run->n), "no memory for the heap");
     for (uint64_t i = 0; i < run->n; i++)
-        flow__timer_add(wheel, &timers[i], clock + FLOW_S(10) + spread(i, FLOW_S(50)));
+        flow__timer_add(wheel, &timers[i], clock + FLOW_S(10) + bench_spread(i, FLOW_S(50)));
     time_rearming(wheel, timers, run->n, ops / 4, &clock);
     elapsed = time_rearming(wheel, timers, run->n, ops, &clock);
 
@@ -69,7 +62,7 @@ static void run_wheel(const struct bench_run *run)
         flow__timer_remove(wheel, &timers[i]);
     bench_check(!wheel->armed && flow__timers_next(wheel) == INT64_MAX, "the wheel is not empty");
     flow__timers_free(wheel);
-    bench_value("wheel: cancel + re-arm", run->n, "ns", (double)elapsed / (double)ops);
+    bench_value("cancel + re-arm/flow, the wheel alone", run->n, "ns", (double)elapsed / (double)ops);
 }
 
 /* ---- the same through flow_suspend ---- */
@@ -101,7 +94,7 @@ static flow_result waiter(void *arg)
         int r;
 
         if (deadline != FLOW_FOREVER)
-            deadline += spread((uintptr_t)arg, FLOW_S(60));
+            deadline += bench_spread((uintptr_t)arg, FLOW_S(60));
         r = flow_suspend(publish, arg, deadline);
         bench_check(!r, "flow_suspend: %d", r);
     }
@@ -120,9 +113,7 @@ static void wait_until_parked(void)
 static void start_waiters(void)
 {
     for (uint64_t i = 0; i < waiters.n; i++) {
-        int r = flow_spawn(&waiters.tasks[i], waiter, (void *)(uintptr_t)i);
-
-        bench_check(!r, "flow_spawn: %d", r);
+        waiters.tasks[i] = bench_spawn(waiter, (void *)(uintptr_t)i);
         waiters.parked++;
         if (i % 1024 == 1023)
             wait_until_parked();
@@ -163,12 +154,8 @@ static void end_waiters(void)
 
         bench_check(!r, "flow_wake: %d", r);
     }
-    for (uint64_t i = 0; i < waiters.n; i++) {
-        flow_result result;
-        int r = flow_join(waiters.tasks[i], &result, FLOW_FOREVER);
-
-        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
-    }
+    for (uint64_t i = 0; i < waiters.n; i++)
+        bench_join(waiters.tasks[i]);
 }
 
 /* Alternates with and without a deadline. The first pass after each change is not counted: it still
@@ -213,9 +200,9 @@ static void run_waiters(const struct bench_run *run)
     options.stack_bytes = (size_t)16 * 1024;
     bench_need_memory(run->n * 5000);
     bench_in_coroutine(run, &options, waiters_root, (void *)run);
-    bench_value("waiters: wake + suspend again", run->n, "ns", waiters.with_ns);
-    bench_value("waiters: the same without deadline", run->n, "ns", waiters.without_ns);
-    bench_value("waiters: cancel + re-arm, the difference", run->n, "ns",
+    bench_value("wake + suspend again, with a deadline", run->n, "ns", waiters.with_ns);
+    bench_value("wake + suspend again", run->n, "ns", waiters.without_ns);
+    bench_value("cancel + re-arm/flow, in tasks", run->n, "ns",
                 waiters.with_ns - waiters.without_ns);
 }
 
@@ -246,44 +233,35 @@ static void run_sleeps(const struct bench_run *run)
     struct sleeps s = {.n = run->n, .late = bench_array(run->n, sizeof *s.late)};
 
     bench_in_coroutine(run, NULL, sleep_in_turn, &s);
-    bench_sort(s.late, s.n);
-    bench_value("sleep of 900 us: late by, p50", s.n, "us",
-                (double)bench_percentile(s.late, s.n, 50) / 1e3);
-    bench_value("sleep of 900 us: late by, p99", s.n, "us",
-                (double)bench_percentile(s.late, s.n, 99) / 1e3);
-    bench_value("sleep of 900 us: late by, least", s.n, "us", (double)s.late[0] / 1e3);
+    bench_percentiles(run, "us", s.late, s.n, 1e-3);
 }
 
 /* ---- many sleepers ---- */
 
-/* The times still fall from the second round to the fifth: warm is the sixth. */
-enum { COLD, WARM = 5, ROUNDS };
+/* The times still fall from the second round to the fifth: warm is the sixth, but for a million. */
+enum { COLD, MOST_ROUNDS = 6 };
 
 static struct {
     uint64_t n;
     flow_task *tasks;
     int64_t *late; /* of each task */
     int64_t base;  /* "armed beforehand": deadlines are counted from here */
-    int64_t done_ns[ROUNDS];
-    int64_t most_late_ns[ROUNDS], last_late_ns[ROUNDS];
+    int rounds;
+    int64_t done_ns[MOST_ROUNDS];
+    int64_t most_late_ns[MOST_ROUNDS], last_late_ns[MOST_ROUNDS];
 } sleepers;
 
 static void spawn_sleepers(flow_fn fn)
 {
-    for (uint64_t i = 0; i < sleepers.n; i++) {
-        int r = flow_spawn(&sleepers.tasks[i], fn, (void *)(uintptr_t)i);
-
-        bench_check(!r, "flow_spawn: %d", r);
-    }
+    for (uint64_t i = 0; i < sleepers.n; i++)
+        sleepers.tasks[i] = bench_spawn(fn, (void *)(uintptr_t)i);
 }
 
 static void join_sleepers(void)
 {
     for (uint64_t i = 0; i < sleepers.n; i++) {
-        flow_result result;
-        int r = flow_join(sleepers.tasks[i], &result, FLOW_FOREVER);
+        flow_result result = bench_join(sleepers.tasks[i]);
 
-        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
         bench_check(result.u64 == i, "a wrong result");
         bench_check(sleepers.late[i] >= 0, "woke %lld ns early", (long long)-sleepers.late[i]);
     }
@@ -292,7 +270,7 @@ static void join_sleepers(void)
 static flow_result sleep_a_while(void *arg)
 {
     uint64_t i = (uintptr_t)arg;
-    int64_t span = FLOW_MS(10) + spread(i, FLOW_MS(40)), start = flow_now();
+    int64_t span = FLOW_MS(10) + bench_spread(i, FLOW_MS(40)), start = flow_now();
     int r = flow_sleep(span);
 
     sleepers.late[i] = flow_now() - start - span;
@@ -303,7 +281,7 @@ static flow_result sleep_a_while(void *arg)
 static flow_result sleepers_root(void *unused)
 {
     (void)unused;
-    for (int round = COLD; round < ROUNDS; round++) {
+    for (int round = COLD; round < sleepers.rounds; round++) {
         int64_t start = bench_now();
 
         spawn_sleepers(sleep_a_while);
@@ -316,6 +294,7 @@ static flow_result sleepers_root(void *unused)
 static void prepare_sleepers(const struct bench_run *run)
 {
     sleepers.n = run->n;
+    sleepers.rounds = run->n > 200000 ? 2 : MOST_ROUNDS;
     sleepers.tasks = bench_array(run->n, sizeof *sleepers.tasks);
     sleepers.late = bench_array(run->n, sizeof *sleepers.late);
     bench_need_memory(run->n * 5000);
@@ -325,10 +304,10 @@ static void run_sleepers(const struct bench_run *run)
 {
     prepare_sleepers(run);
     bench_in_coroutine(run, NULL, sleepers_root, NULL);
-    bench_value("n sleep 10-50 ms: until all are done, cold", run->n, "ms",
+    bench_value("sleepers, cold/flow", run->n, "ms",
                 (double)sleepers.done_ns[COLD] / 1e6);
-    bench_value("n sleep 10-50 ms: until all are done, warm", run->n, "ms",
-                (double)sleepers.done_ns[WARM] / 1e6);
+    bench_value("sleepers/flow", run->n, "ms",
+                (double)sleepers.done_ns[sleepers.rounds - 1] / 1e6);
 }
 
 #define EXPIRY_SPAN FLOW_MS(40)
@@ -336,7 +315,7 @@ static void run_sleepers(const struct bench_run *run)
 static flow_result sleep_until_mine(void *arg)
 {
     uint64_t i = (uintptr_t)arg;
-    int64_t deadline = sleepers.base + spread(i, EXPIRY_SPAN);
+    int64_t deadline = sleepers.base + bench_spread(i, EXPIRY_SPAN);
     int r;
 
     bench_tally();
@@ -365,7 +344,7 @@ static void expire_once(int round, uint64_t *asleep)
             break;
     }
     for (uint64_t i = 0; i < sleepers.n; i++) {
-        int64_t after_last = sleepers.late[i] + spread(i, EXPIRY_SPAN) - EXPIRY_SPAN;
+        int64_t after_last = sleepers.late[i] + bench_spread(i, EXPIRY_SPAN) - EXPIRY_SPAN;
 
         if (i == 0 || sleepers.late[i] > sleepers.most_late_ns[round])
             sleepers.most_late_ns[round] = sleepers.late[i];
@@ -379,7 +358,7 @@ static flow_result expiry_root(void *unused)
     uint64_t asleep = 0;
 
     (void)unused;
-    for (int round = COLD; round < ROUNDS; round++)
+    for (int round = COLD; round < sleepers.rounds; round++)
         expire_once(round, &asleep);
     return flow_ok(NULL);
 }
@@ -388,29 +367,71 @@ static void run_expiry(const struct bench_run *run)
 {
     prepare_sleepers(run);
     bench_in_coroutine(run, NULL, expiry_root, NULL);
-    bench_value("n expire over 40 ms: the last one late by", run->n, "ms",
-                (double)sleepers.last_late_ns[WARM] / 1e6);
-    bench_value("n expire over 40 ms: any one late by", run->n, "ms",
-                (double)sleepers.most_late_ns[WARM] / 1e6);
+    bench_value("expiry over 40 ms, the last one late by", run->n, "ms",
+                (double)sleepers.last_late_ns[sleepers.rounds - 1] / 1e6);
+    bench_value("expiry over 40 ms, any one late by", run->n, "ms",
+                (double)sleepers.most_late_ns[sleepers.rounds - 1] / 1e6);
 }
+
+/* ---- rivals ---- */
+
+static void rival_rearm(const struct bench_run *run)
+{
+    struct bench_rival r = bench_rival(run);
+
+    bench_check(r.checksum == run->n, "%s: wrong", run->name);
+    bench_value(run->name, run->n, "ns", bench_rival_figure(&r, "ns"));
+}
+
+static void rival_late(const struct bench_run *run)
+{
+    bench_rival_figures(run, "us", 1e-3);
+}
+
+static void rival_sleepers(const struct bench_run *run)
+{
+    struct bench_rival r = bench_rival(run);
+
+    bench_check(r.checksum == run->n, "%s: not all woke", run->name);
+    bench_value(run->name, run->n, "ms", r.seconds * 1e3);
+}
+
+#define REARM(size)                                                                                \
+    {"cancel + re-arm/flow, the wheel alone", run_wheel, size, 1, true, true},                     \
+        {"cancel + re-arm/libuv", rival_rearm, size, 1, true, true},                               \
+        {"cancel + re-arm/go", rival_rearm, size, 1, true, true},                                  \
+    {                                                                                              \
+        "cancel + re-arm/tokio", rival_rearm, size, 1, true, true                                  \
+    }
+#define SLEEPERS(n, quick_n, list)                                                                 \
+    {"sleepers/flow", run_sleepers, n, quick_n, .workers = list},                                  \
+        {"sleepers/libuv", rival_sleepers, n, quick_n, .workers = list},                           \
+        {"sleepers/go", rival_sleepers, n, quick_n, .workers = list},                              \
+    {                                                                                              \
+        "sleepers/tokio", rival_sleepers, n, quick_n, .workers = list                              \
+    }
 
 int main(int argc, char **argv)
 {
+    static const int both[] = {1, 2, 0}, two[] = {2, 0};
     static const struct bench_case cases[] = {
-        {"wheel 1 K", run_wheel, 1000, 1, .fixed_n = true, .no_workers = true},
-        {"wheel 100 K", run_wheel, 100000, 1, .fixed_n = true, .no_workers = true},
-        {"wheel 1 M", run_wheel, 1000000, 1, .fixed_n = true, .no_workers = true},
-        {"waiters 1 K", run_waiters, 1000, 1, .fixed_n = true},
-        {"waiters 100 K", run_waiters, 100000, 1, .fixed_n = true},
-        {"waiters 1 M", run_waiters, 1000000, 0, .fixed_n = true},
-        {"900 us", run_sleeps, 1000, 200},
-        {"sleepers", run_sleepers, 100000, 20000},
-        {"expiry", run_expiry, 100000, 20000},
+        REARM(1000),
+        REARM(100000),
+        REARM(1000000),
+        {"cancel + re-arm/flow, in tasks", run_waiters, 1000, 1, true},
+        {"cancel + re-arm/flow, in tasks", run_waiters, 100000, 1, true},
+        {"sleep of 900 us, late/flow", run_sleeps, 500, 100},
+        {"sleep of 900 us, late/libuv", rival_late, 500, 100},
+        {"sleep of 900 us, late/go", rival_late, 500, 100},
+        {"sleep of 900 us, late/tokio", rival_late, 500, 100},
+        SLEEPERS(100000, 20000, both),
+        SLEEPERS(1000000, 0, two),
+        {"expiry/flow", run_expiry, 100000, 20000},
     };
     static const struct bench_suite suite = {
         .name = "timers",
         .about = "cancel and re-arm with n armed; lateness; many sleepers",
-        .runs = 5,
+        .runs = 6,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

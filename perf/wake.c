@@ -7,7 +7,10 @@
  * flow_wake; what is measured is the time from just before that call to the coroutine's next
  * instruction. Before each round the main thread sleeps 300 us, longer than any worker spins, and
  * then until worker 0 has counted one more park, so that no round meets a worker that is still
- * awake. The main thread is not pinned: it may share the CPU of the worker or not. */
+ * awake. The main thread is not pinned: it may share the CPU of the worker or not.
+ *
+ * Rivals (perf/rivals) rest for 400 us before each round: tokio, libuv's uv_async_send, and a plain
+ * condition variable from a thread outside; Go's goroutine has a thread of its own. */
 #include "perf/bench.h"
 
 #include <stdatomic.h>
@@ -125,23 +128,25 @@ static void run_wake(const struct bench_run *run)
     bench_check(!r && flow_is_ok(result) && result.u64 == shared.rounds, "flow_join: %d", r);
     bench_stop();
 
-    bench_sort(latency, run->n);
-    bench_value("foreign thread to parked worker, p50", run->n, "us",
-                (double)bench_percentile(latency, run->n, 50) / 1e3);
-    bench_value("foreign thread to parked worker, p99", run->n, "us",
-                (double)bench_percentile(latency, run->n, 99) / 1e3);
-    bench_value("foreign thread to parked worker, least", run->n, "us", (double)latency[0] / 1e3);
+    bench_percentiles(run, "us", latency, run->n, 1e-3);
+}
+
+static void rival(const struct bench_run *run)
+{
+    bench_rival_figures(run, "us", 1e-3);
 }
 
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {"wake", run_wake, 2000, 300},
+        {"wake/flow", run_wake, 1000, 200},    {"wake/go", rival, 1000, 200},
+        {"wake/tokio", rival, 1000, 200},      {"wake/libuv", rival, 1000, 200},
+        {"wake/pthreads", rival, 1000, 200},
     };
     static const struct bench_suite suite = {
         .name = "wake",
-        .about = "flow_wake on the main thread until the coroutine runs; n rounds",
-        .runs = 5,
+        .about = "from a foreign thread's flow_wake until the coroutine runs; n rounds",
+        .runs = 7,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * Yielding through the scheduler, on one worker.
+ * Yielding through the scheduler, next to other libraries (perf/rivals).
  *
  * "There and back" is two coroutines that yield to each other, for one pair of yields. The rings
  * are 512, 4,096 and 16,384 coroutines that each yield in turn: their control blocks and stacks
  * fit no cache any more, so this shows what the scheduler does about the memory it is going to
  * need.
  *
- * All are pinned to worker 0, or a second worker might take one and they would not meet. They wait
+ * "yielding" is n tasks that each yield ten times and end, on all workers: time for a yield, with the
+ * start and the join of its task in it.
+ *
+ * The members of rings are pinned to worker 0, or a second worker might take one and they would not meet. They wait
  * for each other before the clock starts and go on yielding after it has stopped. The worker's own
  * count of dispatches tells that every yield in between really went through the scheduler. */
 #include "perf/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 struct ring {
     uint64_t members;
@@ -84,13 +90,8 @@ static flow_result root(void *arg)
 
         bench_check(!r, "flow_spawn_with: %d", r);
     }
-    for (uint64_t i = 0; i < ring->members; i++) {
-        flow_result result;
-        int r = flow_join(tasks[i], &result, FLOW_FOREVER);
-
-        bench_check(!r && flow_is_ok(result), "flow_join: %d, result %d", r, result.error);
-        bench_check(result.u64 == ring->rounds, "a member went astray");
-    }
+    for (uint64_t i = 0; i < ring->members; i++)
+        bench_check(bench_join(tasks[i]).u64 == ring->rounds, "a member went astray");
     return flow_ok(NULL);
 }
 
@@ -114,7 +115,7 @@ static void run_pair(const struct bench_run *run)
 {
     struct ring ring = measure(run, 2, run->n * 2);
 
-    bench_value("yield there and back, 2 coroutines", run->n, "ns",
+    bench_value("ring of 2/flow", run->n, "ns",
                 (double)ring.elapsed_ns / (double)ring.rounds);
 }
 
@@ -127,31 +128,123 @@ static void run_ring(const struct bench_run *run, uint64_t members, const char *
 
 static void run_ring_512(const struct bench_run *run)
 {
-    run_ring(run, 512, "one yield, ring of 512");
+    run_ring(run, 512, "ring of 512/flow");
 }
 
 static void run_ring_4096(const struct bench_run *run)
 {
-    run_ring(run, 4096, "one yield, ring of 4096");
+    run_ring(run, 4096, "ring of 4096/flow");
 }
 
 static void run_ring_16384(const struct bench_run *run)
 {
-    run_ring(run, 16384, "one yield, ring of 16384");
+    run_ring(run, 16384, "ring of 16384/flow");
 }
+
+/* ---- many that each yield ten times, on all workers ---- */
+
+#define YIELDS 10
+
+static flow_result yield_ten_times(void *arg)
+{
+    yield_rounds(YIELDS);
+    return flow_ok(arg);
+}
+
+struct crowd {
+    uint64_t n;
+    int64_t elapsed_ns;
+};
+
+static int64_t crowd_once(flow_task *tasks, uint64_t n)
+{
+    int64_t start = bench_now();
+
+    for (uint64_t i = 0; i < n; i++)
+        tasks[i] = bench_spawn(yield_ten_times, NULL);
+    for (uint64_t i = 0; i < n; i++)
+        bench_join(tasks[i]);
+    return bench_now() - start;
+}
+
+static flow_result crowd_root(void *arg)
+{
+    struct crowd *crowd = arg;
+    flow_task *tasks = bench_array(crowd->n, sizeof *tasks);
+    uint64_t before;
+
+    crowd_once(tasks, crowd->n);
+    before = bench_stats().total.dispatches;
+    crowd->elapsed_ns = crowd_once(tasks, crowd->n);
+    bench_check(bench_stats().total.dispatches - before >= crowd->n * YIELDS, "too few dispatches");
+    return flow_ok(NULL);
+}
+
+static void run_crowd(const struct bench_run *run)
+{
+    struct crowd crowd = {.n = run->n};
+    struct flow_options options = FLOW_OPTIONS_INIT;
+
+    options.stack_bytes = (size_t)16 * 1024;
+    bench_need_memory(run->n * 5000);
+    bench_in_coroutine(run, &options, crowd_root, &crowd);
+    bench_value(run->name, run->n, "ns", (double)crowd.elapsed_ns / (double)(run->n * YIELDS));
+}
+
+/* ---- rivals ---- */
+
+static void rival_crowd(const struct bench_run *run)
+{
+    struct bench_rival r = bench_rival(run);
+
+    bench_check(r.checksum == run->n * YIELDS, "%s: too few yields", run->name);
+    bench_value(run->name, run->n, "ns", r.seconds * 1e9 / (double)(run->n * YIELDS));
+}
+
+/* A pair's "there and back" is two yields. */
+static void rival_ring(const struct bench_run *run)
+{
+    uint64_t members = strtoull(run->name + strlen("ring of "), NULL, 10);
+    struct bench_rival r = bench_rival(run);
+
+    bench_check(r.checksum >= run->n, "%s: too few yields", run->name);
+    bench_value(run->name, run->n, "ns",
+                r.seconds * 1e9 / (double)r.checksum * (members == 2 ? 2 : 1));
+}
+
+#define RIVALS(work, function, n, quick_n, list)                                                   \
+    {work "/go", function, n, quick_n, .workers = list},                                           \
+        {work "/tokio", function, n, quick_n, .workers = list},                                    \
+    {                                                                                              \
+        work "/boost_fiber", function, n, quick_n, .workers = list                                 \
+    }
+#define CROWD(n, quick_n)                                                                          \
+    {"yielding/flow", run_crowd, n, quick_n, true},                                                \
+        {"yielding/go", rival_crowd, n, quick_n, true},                                            \
+    {                                                                                              \
+        "yielding/tokio", rival_crowd, n, quick_n, true                                            \
+    }
 
 int main(int argc, char **argv)
 {
+    static const int one[] = {1, 0};
     static const struct bench_case cases[] = {
-        {"pair", run_pair, 5000000, 500000},
-        {"ring of 512", run_ring_512, 8000000, 800000},
-        {"ring of 4096", run_ring_4096, 8000000, 800000},
-        {"ring of 16384", run_ring_16384, 8000000, 800000},
+        {"ring of 2/flow", run_pair, 2000000, 500000, .workers = one},
+        RIVALS("ring of 2", rival_ring, 2000000, 200000, one),
+        {"ring of 512/flow", run_ring_512, 4000000, 500000, .workers = one},
+        RIVALS("ring of 512", rival_ring, 4000000, 200000, one),
+        {"ring of 4096/flow", run_ring_4096, 4000000, 500000, .workers = one},
+        {"ring of 16384/flow", run_ring_16384, 4000000, 500000, .workers = one},
+        RIVALS("ring of 16384", rival_ring, 4000000, 200000, one),
+        CROWD(10000, 1),
+        {"yielding/boost_fiber", rival_crowd, 10000, 1, true},
+        CROWD(100000, 1),
+        CROWD(1000000, 0),
     };
     static const struct bench_suite suite = {
         .name = "yield",
-        .about = "yielding through the scheduler; all coroutines on worker 0",
-        .runs = 5,
+        .about = "yielding through the scheduler; rings on one worker",
+        .runs = 6,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),
     };

@@ -24,6 +24,10 @@
 
 #define flow__atomic(type) _Atomic(type)
 
+/* Not atomic, and handed from thread to thread by atomic operations beside it: a model looks whether
+ * it is. */
+#define flow__plain(type) type
+
 #define load_relaxed(p) atomic_load_explicit(p, memory_order_relaxed)
 #define load_acquire(p) atomic_load_explicit(p, memory_order_acquire)
 #define load_seq(p)     atomic_load_explicit(p, memory_order_seq_cst)
@@ -40,6 +44,9 @@
 #define fetch_sub_seq(p, v)     atomic_fetch_sub_explicit(p, v, memory_order_seq_cst)
 #define fetch_or_seq(p, v)      atomic_fetch_or_explicit(p, v, memory_order_seq_cst)
 #define fetch_and_seq(p, v)     atomic_fetch_and_explicit(p, v, memory_order_seq_cst)
+
+/* For what is not atomic itself: no access moves across it. ThreadSanitizer does not know it. */
+#define fence_seq() atomic_thread_fence(memory_order_seq_cst)
 
 /* The compiler moves no access across it; the CPU may. */
 #define compiler_barrier() atomic_signal_fence(memory_order_seq_cst)

@@ -19,7 +19,7 @@
 #include <stddef.h>
 
 struct flow__link {
-    struct flow__link *next;
+    flow__plain(struct flow__link *) next;
 };
 
 struct flow__inbox {

@@ -52,7 +52,7 @@ enum { FILLED = 1, SKIPPED = 2 };
 
 struct cell {
     flow__atomic(uint64_t) word; /* by the ticket's producer; SKIPPED by any consumer */
-    void *item; /* between ticket and FILLED the producer's, afterwards the consumer's */
+    flow__plain(void *) item; /* between ticket and FILLED the producer's, afterwards the consumer's */
 };
 
 struct segment {

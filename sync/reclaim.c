@@ -11,6 +11,8 @@
 
 #include <urcu/urcu-memb.h>
 
+#include <urcu/static/urcu-memb.h> /* for the place of a thread's word; no function is used */
+
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -61,6 +63,13 @@ void flow__reclaim_leave(void)
 bool flow__reclaim_inside(void)
 {
     return urcu_memb_read_ongoing();
+}
+
+_Static_assert(FLOW__RECLAIM_NESTING == URCU_GP_CTR_NEST_MASK, "as liburcu has it");
+
+const unsigned long *flow__reclaim_sections(void)
+{
+    return &URCU_TLS(urcu_memb_reader).ctr;
 }
 
 void flow__reclaim_wait(void)

@@ -14,12 +14,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* In liburcu's word of a thread: how many sections it is in. sync/reclaim.c compares it. */
+#define FLOW__RECLAIM_NESTING ((1UL << 4 * sizeof(unsigned long)) - 1)
+
 void flow__reclaim_register(void); /* this thread will read */
 void flow__reclaim_unregister(void);
 
 void flow__reclaim_enter(void); /* read-side section; nests */
 void flow__reclaim_leave(void);
 bool flow__reclaim_inside(void);
+
+/* What flow__reclaim_inside looks at, for a worker, which asks it at each wait of its coroutines: a
+ * call into liburcu would be most of that. Of the calling thread, and for this thread only. */
+const unsigned long *flow__reclaim_sections(void);
+
+static inline bool flow__reclaim_is_inside(const unsigned long *sections)
+{
+    return *sections & FLOW__RECLAIM_NESTING;
+}
 
 /* At the start of an object that is freed this way. */
 struct flow__deferred {

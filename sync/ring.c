@@ -23,7 +23,7 @@
 
 struct cell {
     flow__atomic(uint64_t) turn;
-    void *item; /* by the owner of the position */
+    flow__plain(void *) item; /* by the owner of the position */
 };
 
 struct side {
@@ -116,6 +116,8 @@ static inline size_t push_single(flow_ring *r, void *const *items, size_t n)
     uint64_t tail = load_relaxed(&r->tail.at);
 
     n = room(r, tail, n);
+    if (n == 0)
+        return 0;
     for (size_t i = 0; i < n; i++)
         r->cell[(tail + i) & r->mask].item = items[i];
     /* [CELL-4] release: pairs with [CELL-3]. */
@@ -128,6 +130,8 @@ static inline size_t pop_single(flow_ring *r, void **items, size_t n)
     uint64_t head = load_relaxed(&r->head.at);
 
     n = filled(r, head, n);
+    if (n == 0)
+        return 0;
     for (size_t i = 0; i < n; i++)
         items[i] = r->cell[(head + i) & r->mask].item;
     /* [CELL-2] release: pairs with [CELL-1] and, for who only counts, with [CELL-5]. */
@@ -207,7 +211,7 @@ static inline int push_one(flow_ring *r, void *item)
         struct cell *c = &r->cell[at & r->mask];
         int64_t late = (int64_t)(load_acquire(&c->turn) - at); /* [CELL-6] */
 
-        if (late == 0) {
+        if (flow__likely(late == 0)) {
             if (!cas_acquire(&r->tail.at, &at, at + 1))
                 continue;
             c->item = item;
@@ -228,7 +232,7 @@ static inline int pop_one(flow_ring *r, void **item)
         struct cell *c = &r->cell[at & r->mask];
         int64_t late = (int64_t)(load_acquire(&c->turn) - (at + 1)); /* [CELL-6] */
 
-        if (late == 0) {
+        if (flow__likely(late == 0)) {
             if (!cas_acquire(&r->head.at, &at, at + 1))
                 continue;
             *item = c->item;

@@ -20,10 +20,15 @@ struct flow__spin {
 /* Until it is free: pauses, then yields, then naps. */
 void flow__spin_wait(struct flow__spin *s);
 
+static inline bool flow__spin_try(struct flow__spin *s)
+{
+    /* [SPIN-1] acquire: pairs with [SPIN-2]; what the last holder wrote is visible. */
+    return exchange_acquire(&s->held, 1) == 0;
+}
+
 static inline void flow__spin_lock(struct flow__spin *s)
 {
-    /* [SPIN-1] */
-    while (flow__unlikely(exchange_acquire(&s->held, 1) != 0))
+    while (flow__unlikely(!flow__spin_try(s)))
         flow__spin_wait(s);
 }
 

@@ -23,7 +23,7 @@
 
 struct node {
     flow__atomic(uint32_t) next; /* by who has the node; read by anyone */
-    void *item;
+    flow__plain(void *) item;
 };
 
 struct flow_stack {

@@ -128,7 +128,8 @@ static void *real_allocate(size_t bytes)
 }
 
 /* Threads of ours take no asynchronous signals: those belong to the program's own
- * threads. Blocked before the thread exists, so that there is no gap. */
+ * threads. (But for a worker where stalls are looked for, see core/capture.c.) Blocked before the
+ * thread exists, so that there is no gap. */
 static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *),
                               void *arg)
 {

@@ -120,8 +120,10 @@ static inline uint32_t flow__ring_steal(struct flow__task_ring *r, void **out, u
 
         if (n == 0)
             return 0;
-        if (n > FLOW__RING_SIZE)
-            continue; /* head moved between the two loads */
+        if (n > FLOW__RING_SIZE) { /* head moved between the two loads */
+            flow__pause();
+            continue;
+        }
         n = n - n / 2;
         if (n > most)
             n = most;

@@ -138,11 +138,13 @@ static flow_result next_lives(void *arg)
 {
     flow_result result;
     flow_task task;
+    int r;
 
     (void)arg;
     for (int i = 0; i < 200; i++) {
         EXPECT_EQ(flow_spawn(&task, return_argument, NULL), 0);
-        EXPECT_EQ(flow_cancel_with(task, 1 + i % 15), 0);
+        r = flow_cancel_with(task, 1 + i % 15);
+        EXPECT(r == 0 || r == -ESRCH); /* another worker may have run it to its end */
         EXPECT_EQ(flow_join(task, NULL, GENEROUS), 0);
         EXPECT_EQ(flow_spawn_now(&task, return_argument, NULL), 0);
         EXPECT_EQ(flow_join(task, &result, GENEROUS), 0);
@@ -300,6 +302,7 @@ static flow_result deadlines(void *arg)
     struct flow_event enough = FLOW_EVENT_INIT;
     struct flow_mutex free_one = FLOW_MUTEX_INIT;
     flow_task task, holder;
+    int r;
 
     (void)arg;
     EXPECT_EQ(flow_spawn_now(&holder, hold_taken, &enough), 0);
@@ -321,7 +324,8 @@ static flow_result deadlines(void *arg)
     /* Near: it ends a wait that would last longer, and then all of them, until it is popped. */
     soon = flow_after(FLOW_MS(1));
     EXPECT_EQ(flow_deadline_push(&inner, soon), 0);
-    EXPECT_EQ(flow_event_wait(&unset, flow_after(FLOW_US(20))), -ETIMEDOUT);
+    r = flow_event_wait(&unset, flow_after(FLOW_US(20)));
+    EXPECT(r == -ETIMEDOUT || (r == -ECANCELED && flow_now() >= soon)); /* on a slow machine */
     EXPECT_EQ(flow_event_wait(&unset, FLOW_FOREVER), -ECANCELED);
     EXPECT(flow_now() >= soon);
     expect_cancelled(FLOW_CANCEL_DEADLINE);

@@ -26,7 +26,7 @@ static uint64_t new_seed(void)
 
 static struct flow_mutex mutex;
 static struct flow_condition condition;
-static int order[64], n_order;
+static atomic_int order[200], n_order;
 
 static flow_result wait_in_line(void *arg)
 {
@@ -48,7 +48,7 @@ static void let_run(void)
 
 static flow_result signal_in_order(void *arg)
 {
-    enum { N = 40 };
+    enum { N = 200 }; /* more than are signalled in one go */
     bool with_mutex = arg != NULL;
     flow_result result;
     flow_task task[N];
@@ -459,17 +459,9 @@ static flow_result hold_all(void *arg)
     return flow_ok_i64(begin);
 }
 
-/* FLOW_TEST_STORM=1000000 takes 4 GB and, most of it for the pages of the stacks, some 10 s. */
-static intptr_t storm_size(void)
-{
-    const char *text = getenv("FLOW_TEST_STORM");
-
-    return text ? atol(text) : TEST_TSAN ? 6000 : TEST_ASAN ? 30000 : 120000;
-}
-
 static void test_storm(void **state)
 {
-    intptr_t n = storm_size();
+    intptr_t n = test_storm_size(TEST_TSAN || TEST_EMULATED ? 6000 : TEST_ASAN ? 30000 : 120000);
     flow_result result;
 
     (void)state;

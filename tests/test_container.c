@@ -593,7 +593,7 @@ static void memory_may_be_short(void **state)
                     continue;
                 }
                 item = ITEM(0, 0);
-                while (pushed < 300000 && box_push(&b, &item, 1))
+                while (pushed < (TEST_EMULATED ? 10000 : TEST_ROUNDS(300000, 30000)) && box_push(&b, &item, 1))
                     item = ITEM(0, ++pushed);
                 /* Not one item, if even the first segment or node could not be had. */
                 assert_true(pushed >= 32 || kind == STACK);

@@ -109,29 +109,15 @@ static void test_live_quota(void **state)
     assert_true(flow__cpu_quota(NULL) >= 0);
 }
 
-static int open_machine(void **state)
-{
-    machine_open(NULL);
-    return test_setup(state);
-}
-
-static int close_machine(void **state)
-{
-    machine_close();
-    return test_teardown(state);
-}
-
-#define FIXTURE_TEST(test) cmocka_unit_test_setup_teardown(test, open_machine, close_machine)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FIXTURE_TEST(test_quota_v2),
-        FIXTURE_TEST(test_quota_v2_at_the_top_of_a_container),
-        FIXTURE_TEST(test_quota_v1),
-        FIXTURE_TEST(test_quota_garbage),
-        FIXTURE_TEST(test_root_that_is_too_long),
-        FIXTURE_TEST(test_live_quota),
+        MACHINE_TEST(test_quota_v2),
+        MACHINE_TEST(test_quota_v2_at_the_top_of_a_container),
+        MACHINE_TEST(test_quota_v1),
+        MACHINE_TEST(test_quota_garbage),
+        MACHINE_TEST(test_root_that_is_too_long),
+        MACHINE_TEST(test_live_quota),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

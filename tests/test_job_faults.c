@@ -113,14 +113,11 @@ static flow_result fork_and_open(void *arg)
 
 CASE(without_stacks_sync_calls_what_is_left)
 {
-    struct flow_options o = test_options();
-
     if (TEST_SANITIZED)
         skip_case("a sanitizer maps memory of its own");
-    o.stack_bytes = 16 * 1024;
     faults_open();
     faults_arm(FAULT_MAP, 0, false);
-    test_start_with(&o);
+    test_start_stacks(16 * 1024);
     REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
     test_nap(FLOW_MS(5)); /* the workers have their signal stacks */
     faults_arm(FAULT_MAP, 1, true);
@@ -196,13 +193,11 @@ CASE(in_the_child_of_a_fork_jobs_are_calls)
 
 CASE(what_a_thread_has_forked_before_it_drives_stays_its_own)
 {
-    struct flow_options o = test_options();
     struct flow_job job, second;
     flow_task task;
 
-    o.workers = 0;
     flow_fork(&job, fib_job, (void *)10);
-    test_start_with(&o);
+    test_start_driven();
     flow_fork(&second, fib_job, (void *)11);
     REQUIRE_EQUAL(flow_spawn(&task, fib_job, (void *)12), 0);
     while (flow_drive(FLOW_NOW) > 0)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,12 @@
 
 /* What lies on a measured stack besides the frame in question: the library's first frame, the
  * test's own, and those of the calls made from it. */
-enum { OWN_FRAMES = TEST_SANITIZED ? 2048 : 512, KIB = 1024 };
+#if defined(__aarch64__)
+enum { PLAIN_FRAMES = 1024 }; /* larger frames: more registers to save, and 16-byte alignment */
+#else
+enum { PLAIN_FRAMES = 512 };
+#endif
+enum { OWN_FRAMES = TEST_SANITIZED ? 2048 : PLAIN_FRAMES, KIB = 1024 };
 
 static void start_measured(size_t stack_bytes)
 {
@@ -454,6 +460,155 @@ JUDGED(a_stall_is_reported_once_with_all_that_is_known)
     child_must_say(&end, text);
 }
 
+/* ---- with a backtrace ---- */
+
+#define KEEP  __asm__ volatile("" ::: "memory") /* so that no call before it is a jump */
+
+__attribute__((noinline, used)) static void sleep_in_the_kernel(void)
+{
+    block(NULL);
+    KEEP;
+}
+
+__attribute__((noinline, used)) static void run_in_circles(void)
+{
+    flow_deadline end = flow_after(FLOW_MS(10 * STALL_MS));
+
+    while (flow_now() < end)
+        ;
+    KEEP;
+}
+
+__attribute__((noinline, used)) static flow_result stall_as_told(void *by_running)
+{
+    if (by_running)
+        run_in_circles();
+    else
+        sleep_in_the_kernel();
+    KEEP;
+    return flow_ok(NULL);
+}
+
+static volatile sig_atomic_t urgent;
+
+static void on_urgent(int unused)
+{
+    (void)unused;
+    urgent = 1;
+}
+
+CHILD(stall_with_backtrace)
+{
+    bool runs = !strcmp(arg, "runs"), own = !strcmp(arg, "own");
+    int64_t begun;
+    flow_task t;
+
+    if (own)
+        signal(SIGURG, on_urgent);
+    start_watched(2);
+    begun = flow_now();
+    run_pinned(1, "", stall_as_told, runs || own ? "" : NULL, &t);
+    REQUIRE_EQUAL(flow_join(t, NULL, FLOW_FOREVER), 0);
+    /* Nothing has cut it short. */
+    REQUIRE(flow_now() - begun >= FLOW_MS(10 * STALL_MS));
+    test_stop();
+    REQUIRE(!urgent);
+    REQUIRE(signal(SIGURG, SIG_DFL) == (own ? on_urgent : SIG_DFL));
+}
+
+static void must_show(const struct child_end *end, const char *const names[], int n)
+{
+    const char *at = end->text;
+    char what[64];
+
+    for (int i = 0; i < n && at; i++) {
+        snprintf(what, sizeof what, " %s+0x", names[i]);
+        at = strstr(at, what);
+    }
+    if (!at)
+        print_error("%s", end->text);
+    assert_non_null(at);
+}
+
+/* By the kernel: nothing but where it stands. With frame pointers, as in a debug build and under
+ * sanitizers, that is not enough for more than the first frames. */
+JUDGED(where_it_blocks_is_told)
+{
+    static struct child_end end;
+
+    child_run(&end, "stall_with_backtrace", "blocks");
+    child_must_exit(&end, 0);
+    assert_int_equal(count_of(end.text, kept), 1);
+    if (TEST_SLOW)
+        skip_case("a sanitizer's functions stand between, or an emulator");
+    must_show(&end,
+              (const char *const[]){"sleep_in_the_kernel", "stall_as_told",
+                                    "flow__task_main", "flow__call"},
+              4);
+}
+
+/* By a signal, which the monitor waits for a short time only: where the CPUs are busy with others, the
+ * answer may come too late, or the stall be over. So there are several goes at it. */
+JUDGED(where_it_runs_is_told)
+{
+    static struct child_end end;
+    int goes = 20;
+
+    do {
+        child_run(&end, "stall_with_backtrace", "runs");
+        child_must_exit(&end, 0);
+    } while (--goes > 0 && !TEST_TSAN && !TEST_EMULATED && !strstr(end.text, "run_in_circles"));
+    assert_int_equal(count_of(end.text, kept), 1);
+    if (TEST_TSAN || TEST_EMULATED)
+        skip_case("ThreadSanitizer delivers signals later; an emulator's thread may wait elsewhere");
+    must_show(
+        &end,
+        (const char *const[]){"run_in_circles", "stall_as_told", "flow__task_main", "flow__call"},
+        4);
+}
+
+/* What the program does with SIGURG is its own affair. */
+JUDGED(a_signal_that_is_in_use_is_left_alone)
+{
+    static struct child_end end;
+
+    child_run(&end, "stall_with_backtrace", "own");
+    child_must_exit(&end, 0);
+    assert_int_equal(count_of(end.text, kept), 1);
+    assert_null(strstr(end.text, "run_in_circles"));
+}
+
+/* Stalls that end just as they are looked at. */
+static flow_result stall_a_little(void *arg)
+{
+    uint64_t random = (uint64_t)(uintptr_t)arg;
+
+    for (int i = 0; i < 400; i++) {
+        flow_deadline end = flow_after((int64_t)(test_random(&random) % FLOW_MS(4)));
+
+        if (i % 2)
+            usleep((useconds_t)(test_random(&random) % 4000));
+        else
+            while (flow_now() < end)
+                ;
+        flow_yield();
+    }
+    return flow_ok(NULL);
+}
+
+CASE(it_may_go_on_meanwhile)
+{
+    struct flow_options o = test_options();
+    uint64_t seed = test_seed();
+
+    o.stall_ns = FLOW_MS(1);
+    test_start_with(&o);
+    for (int i = 0; i < test_workers(); i++)
+        run_pinned(i, "now and then", stall_a_little, (void *)(uintptr_t)test_random(&seed), NULL);
+    REQUIRE(test_wait_until_empty());
+    test_stop();
+}
+
 static flow_result block_in_a_call(void *unused)
 {
     REQUIRE_EQUAL(flow_spawn_now(NULL, block, unused), 0);
@@ -595,7 +750,7 @@ JUDGED(five_reports_a_minute_and_a_count_of_the_rest)
 /* All workers are busy all the time, and never with the same task for long; unless the machine
  * keeps one from running, which the tasks see in the clock. */
 static struct {
-    int64_t last; /* owner's */
+    atomic_llong last; /* the worker's coroutines' */
     atomic_llong longest;
 } turns[64];
 

@@ -221,8 +221,8 @@ static void test_exclusion(void **state)
 /* ---- nobody starves ---- */
 
 static struct flow_mutex wanted;
-static long unlocks, unlocks_when_had;
-static bool enough;
+static atomic_long unlocks, unlocks_when_had;
+static atomic_bool enough;
 
 static flow_result hog(void *arg)
 {
@@ -351,6 +351,14 @@ static flow_result end_with_after_sleep(void *arg)
     return r;
 }
 
+static flow_result end_with_the_newer(void *arg)
+{
+    flow_result r = end_with(arg);
+
+    EXPECT_EQ(flow_mutex_unlock(arg), 0);
+    return r;
+}
+
 static flow_result inherit(void *arg)
 {
     int r = flow_mutex_lock(arg, FLOW_FOREVER);
@@ -393,6 +401,13 @@ static flow_result owners_end(void *arg)
             EXPECT_EQ(flow_mutex_lock(&m[i], FLOW_FOREVER), 0); /* said once */
             EXPECT_EQ(flow_mutex_unlock(&m[i]), 0);
         }
+    }
+
+    EXPECT_EQ(flow_spawn_now(&task, end_with_the_newer, m), 0);
+    EXPECT_EQ(flow_join(task, NULL, GENEROUS), 0);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_EQ(flow_mutex_trylock(&m[i]), i == 0 ? 0 : -EOWNERDEAD);
+        EXPECT_EQ(flow_mutex_unlock(&m[i]), 0);
     }
 
     /* Some wait already: one of them is told, and the others come after it. */
@@ -521,7 +536,7 @@ static void test_threads_and_coroutines(void **state)
 static flow_result unlock_later(void *arg)
 {
     EXPECT_EQ(flow_mutex_lock(arg, FLOW_FOREVER), 0);
-    EXPECT_EQ(flow_sleep(FLOW_MS(3)), 0);
+    EXPECT_EQ(flow_sleep(FLOW_MS(TEST_ROUNDS(3, 200))), 0);
     EXPECT_EQ(flow_mutex_unlock(arg), 0);
     return flow_ok(NULL);
 }
@@ -529,13 +544,11 @@ static flow_result unlock_later(void *arg)
 /* Without threads of its own the runtime is driven by the one that waits. */
 static void test_driven(void **state)
 {
-    struct flow_options options = FLOW_OPTIONS_INIT;
     struct flow_mutex m = FLOW_MUTEX_INIT;
     flow_task task;
 
     (void)state;
-    options.workers = 0;
-    test_start_with(&options);
+    test_start_driven();
     assert_int_equal(flow_spawn(&task, unlock_later, &m), 0);
     assert_true(flow_drive(FLOW_NOW) >= 0);
     assert_int_equal(flow_mutex_trylock(&m), -EBUSY);

@@ -326,7 +326,7 @@ static flow_result spawn_all_there_are(void *arg)
 /* max_tasks is a limit for all nodes together: one worker can have them all. */
 CASE(one_node_may_use_the_blocks_of_all)
 {
-    enum { LIMIT = 20000 };
+    enum { LIMIT = TEST_EMULATED ? 5000 : 20000 };
     struct flow_options o = four_nodes();
     struct flow_stats s;
     int n = 0, again = 0;
@@ -361,6 +361,8 @@ CASE(stacks_are_lent_where_address_space_is_scarce)
         skip_case("sanitizers need all address space");
     flow__sys.bind = pretend_bind;
     o.max_tasks = 10000;
+    if (TEST_EMULATED)
+        skip_case("the emulator does not set this limit");
     REQUIRE_EQUAL(setrlimit(RLIMIT_AS, &limit), 0);
     test_start_with(&o);
     part = flow__stacks.part_shift;
@@ -582,6 +584,8 @@ CASE(stacks_of_no_node_are_huge_pages)
     long huge_kb;
     int n_mappings, n_willing;
 
+    if (TEST_EMULATED)
+        skip_case("the emulator does not pass advice about huge pages on");
     start_on_four_nodes();
     with.stack_bytes = 256 * 1024;
     for (int i = 0; i < 100; i++) {

@@ -482,43 +482,29 @@ static void test_default_workers(void **state)
     flow__topology_free(&t);
 }
 
-static int open_machine(void **state)
-{
-    machine_open(NULL);
-    return test_setup(state);
-}
-
-static int close_machine(void **state)
-{
-    machine_close();
-    return test_teardown(state);
-}
-
-#define FIXTURE_TEST(test) cmocka_unit_test_setup_teardown(test, open_machine, close_machine)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FIXTURE_TEST(test_one_node),
-        FIXTURE_TEST(test_two_sockets_with_smt),
-        FIXTURE_TEST(test_four_nodes_at_three_distances),
-        FIXTURE_TEST(test_several_l3_in_a_node),
-        FIXTURE_TEST(test_l3_that_spans_nodes),
-        FIXTURE_TEST(test_sparse_node_ids),
-        FIXTURE_TEST(test_node_without_cpus),
-        FIXTURE_TEST(test_offline_cpus),
-        FIXTURE_TEST(test_odd_cpuset),
-        FIXTURE_TEST(test_2048_cpus),
-        FIXTURE_TEST(test_cores_before_siblings_and_around_again),
-        FIXTURE_TEST(test_cores_before_neighbouring_siblings),
-        FIXTURE_TEST(test_some_nodes_only),
-        FIXTURE_TEST(test_so_many_workers_per_node),
-        FIXTURE_TEST(test_cpus_are_left_free),
-        FIXTURE_TEST(test_no_seat_at_all),
-        FIXTURE_TEST(test_more_nodes_than_a_set_can_name),
-        FIXTURE_TEST(test_several_l3_in_each_of_two_sockets),
-        FIXTURE_TEST(test_unpinned_workers_and_bad_counts),
-        FIXTURE_TEST(test_default_workers),
+        MACHINE_TEST(test_one_node),
+        MACHINE_TEST(test_two_sockets_with_smt),
+        MACHINE_TEST(test_four_nodes_at_three_distances),
+        MACHINE_TEST(test_several_l3_in_a_node),
+        MACHINE_TEST(test_l3_that_spans_nodes),
+        MACHINE_TEST(test_sparse_node_ids),
+        MACHINE_TEST(test_node_without_cpus),
+        MACHINE_TEST(test_offline_cpus),
+        MACHINE_TEST(test_odd_cpuset),
+        MACHINE_TEST(test_2048_cpus),
+        MACHINE_TEST(test_cores_before_siblings_and_around_again),
+        MACHINE_TEST(test_cores_before_neighbouring_siblings),
+        MACHINE_TEST(test_some_nodes_only),
+        MACHINE_TEST(test_so_many_workers_per_node),
+        MACHINE_TEST(test_cpus_are_left_free),
+        MACHINE_TEST(test_no_seat_at_all),
+        MACHINE_TEST(test_more_nodes_than_a_set_can_name),
+        MACHINE_TEST(test_several_l3_in_each_of_two_sockets),
+        MACHINE_TEST(test_unpinned_workers_and_bad_counts),
+        MACHINE_TEST(test_default_workers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -546,7 +546,7 @@ static flow_result many(void *arg)
 
 static void test_many(void **state)
 {
-    intptr_t n = TEST_TSAN ? 5000 : TEST_ASAN ? 50000 : 1000000;
+    intptr_t n = TEST_TSAN || TEST_EMULATED ? 5000 : TEST_ASAN ? 50000 : 1000000;
     flow_deadline begin = flow_now();
 
     (void)state;

@@ -1,78 +1,30 @@
 /* SPDX-License-Identifier: MIT
  *
  * Reading a machine and placing workers while memory is short: the n-th allocation fails, for n = 1,
- * 2, ... until none is left to fail. numa/ calls the C library's allocator, so it is replaced here. */
+ * 2, ... until none is left to fail. numa/ calls the C library's allocator, which is replaced here. */
 #include "numa/placement.h"
 #include "numa/topology.h"
+#include "tests/support/heap.h"
 #include "tests/support/machine.h"
 #include "tests/support/test.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#if defined __GLIBC__ && !TEST_SANITIZED
-
-/* Only what happens between arm() and disarm() on the test's thread, the only one. */
-static long countdown, live;
-static bool armed;
-
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-extern void __libc_free(void *);
-
-/* So that the C library itself uses them too. */
-#define VISIBLE __attribute__((visibility("default")))
-
-static bool refused(void)
-{
-    if (armed && --countdown == 0) {
-        errno = ENOMEM;
-        return true;
-    }
-    return false;
-}
-
-static void *counted(void *p)
-{
-    live += armed && p;
-    return p;
-}
-
-VISIBLE void *malloc(size_t bytes)
-{
-    return refused() ? NULL : counted(__libc_malloc(bytes));
-}
-
-VISIBLE void *calloc(size_t n, size_t bytes)
-{
-    return refused() ? NULL : counted(__libc_calloc(n, bytes));
-}
-
-VISIBLE void *realloc(void *p, size_t bytes)
-{
-    if (refused())
-        return NULL;
-    return p ? __libc_realloc(p, bytes) : counted(__libc_realloc(p, bytes));
-}
-
-VISIBLE void free(void *p)
-{
-    live -= armed && p;
-    __libc_free(p);
-}
-
-static void arm(long n)
-{
-    countdown = n;
-    live = 0;
-    armed = true;
-}
+#if HEAP_COUNTED
 
 /* True if the n-th was reached. Asserts that what is taken was given back. */
 static bool disarm(void)
 {
-    armed = false;
-    assert_int_equal(live, 0);
-    return countdown <= 0;
+    bool reached = heap_disarm();
+
+    assert_int_equal(heap_live(), 0);
+    return reached;
+}
+
+static void arm(long n)
+{
+    heap_arm(n, true);
 }
 
 /* It may do without what it could not read, but then the table still makes sense. */

@@ -314,7 +314,8 @@ static void check_guards(void)
             char *slot = flow__stack_take(&cache, c);
 
             assert_non_null(slot);
-            if (i % 8)
+            /* A child takes long under an emulator: there the last of a class, but for the smallest. */
+            if (i % 8 || (TEST_EMULATED && i == 0 && c > first_class()))
                 continue;
             assert_int_equal(write_in_child(slot), SIGSEGV);
             assert_int_equal(write_in_child(slot + page - 1), SIGSEGV);

@@ -52,7 +52,7 @@ static int watched_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_
 
 static void start_on(const struct machine *machine, int workers)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
 
     o.workers = workers;
     memset(&seen, 0, sizeof seen);
@@ -374,7 +374,7 @@ static flow_result slow_yielder(void *unused)
 /* Every 200 us, and not every 61 dispatches of a millisecond: what comes from outside is seen soon. */
 CASE(slow_tasks_do_not_keep_a_worker_from_looking)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
 
     o.workers = 1;
     test_start_with(&o);
@@ -408,8 +408,11 @@ static void rescue(const struct machine *machine, int workers, int on_node, int6
     for (int round = 0; round < 5; round++) {
         tally_begin();
         test_nap(nap); /* long: the sentries of an idle process sleep without end */
-        for (int i = 1; i < on_node; i++)
+        for (int i = 1; i < on_node; i++) {
+            exchange_seq(&turn, 0);
             spawn_at(i, FLOW_PINNED, hold_here, NULL);
+            WAIT_UNTIL(load_seq(&turn) == 1); /* or it would run what lies beside it */
+        }
         spawn_at(0, FLOW_PINNED, spawn_and_hold, (void *)(intptr_t)(round % 2 ? 1 : 100));
         REQUIRE(test_wait_until_empty());
         for (int i = 0; i < on_node; i++)
@@ -759,7 +762,7 @@ static void *plant(void *seed)
 
 static void torture(const struct machine *machine, bool roam)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
     uint64_t seed = test_seed(), total = 0;
     pthread_t threads[3];
     void *sum;
@@ -817,7 +820,7 @@ static void *feed(void *node)
 
 CASE(no_task_for_a_node_is_overlooked_by_who_falls_asleep)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
     pthread_t threads[2];
 
     machine_use(&machine_sparse_ids);
@@ -849,7 +852,7 @@ static int seeming_cpu(void)
 
 static void start_pinned(void)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
 
     o.workers = 2;
     test_start_with(&o);
@@ -869,6 +872,29 @@ static uint64_t returned(void)
     return test_stats().total.returned;
 }
 
+/* On the worker that moves: between two looks at its CPU it stays what it is, however slow all else. */
+static flow_result see_it_move(void *rounds)
+{
+    struct flow__worker *w = &rt->workers[1];
+
+    for (uint64_t round = 1; round <= (uintptr_t)rounds; round++) {
+        store_relaxed(&elsewhere, 1);
+        while (load_relaxed(&w->stats.moved) < round)
+            flow_yield();
+        store_relaxed(&elsewhere, -1);
+        EXPECT_EQ(load_relaxed(&w->stats.moved), round);
+        EXPECT(!load_relaxed(&w->pinned));
+        EXPECT_EQ(w->spin_max_ns, 0);
+        EXPECT_EQ(load_relaxed(&rt->pinned), 1);
+        while (load_relaxed(&w->stats.returned) < round)
+            flow_yield();
+        EXPECT(load_relaxed(&w->pinned));
+        EXPECT(w->spin_max_ns > 0);
+        EXPECT_EQ(load_relaxed(&rt->pinned), 2);
+    }
+    return flow_ok(NULL);
+}
+
 CASE(a_worker_off_its_cpu_is_counted_and_goes_on)
 {
     tally_begin();
@@ -877,20 +903,12 @@ CASE(a_worker_off_its_cpu_is_counted_and_goes_on)
     start_pinned();
     for (int i = 0; i < 100; i++)
         REQUIRE_EQUAL(moved(), 0);
-    for (uint64_t round = 1; round <= 2; round++) {
-        store_relaxed(&elsewhere, 1);
-        WAIT_UNTIL(moved() == round);
-        store_relaxed(&elsewhere, -1);
-        REQUIRE(!load_relaxed(&rt->workers[1].pinned));
-        REQUIRE_EQUAL(rt->workers[1].spin_max_ns, 0);
-        REQUIRE_EQUAL(load_relaxed(&rt->pinned), 1);
-        WAIT_UNTIL(returned() == round);
-        REQUIRE_EQUAL(load_relaxed(&rt->pinned), 2);
-        REQUIRE(rt->workers[1].spin_max_ns > 0);
-    }
-    REQUIRE_EQUAL(rt->workers[0].stats.moved, 0);
+    spawn_at(1, FLOW_PINNED, see_it_move, (void *)2);
     REQUIRE(test_wait_until_empty());
-    REQUIRE_EQUAL(load_seq(&tally.ran), test_stats().total.finished);
+    REQUIRE_EQUAL(test_stats().total.moved, 2);
+    REQUIRE_EQUAL(test_stats().total.returned, 2);
+    REQUIRE_EQUAL(load_relaxed(&rt->workers[0].stats.moved), 0);
+    REQUIRE_EQUAL(load_seq(&tally.ran) + 1, test_stats().total.finished);
     test_stop();
     flow__sys = flow__sys_real;
 }
@@ -941,7 +959,7 @@ CASE(a_worker_whose_mask_was_changed_goes_on_and_returns_when_it_may)
 
 CASE(workers_that_are_not_pinned_are_never_missed)
 {
-    struct flow_options o = FLOW_OPTIONS_INIT;
+    struct flow_options o = test_options();
 
     tally_begin();
     o.workers = 2;

@@ -473,11 +473,11 @@ static void test_random_damage(void **state)
                                         "node/node1/distance",
                                         "node/node1/meminfo"};
     uint64_t seed = test_seed();
-    int believed = 0, rounds = TEST_ROUNDS(400, 100);
+    int believed = 0, i, rounds = TEST_ROUNDS(400, 100);
     struct flow__topology t;
 
     (void)state;
-    for (int i = 0; i < rounds; i++) {
+    for (i = 0; i < rounds || (believed == i && i < 20 * rounds); i++) {
         int r;
 
         if (i % 10 == 0) { /* and then ten times worse each time */
@@ -494,7 +494,7 @@ static void test_random_damage(void **state)
         assert_sane(&t);
         flow__topology_free(&t);
     }
-    assert_in_range(believed, rounds / 4, rounds - 1);
+    assert_in_range(believed, rounds / 4, i - 1);
 }
 
 static void test_nodes_are_found_by_the_kernels_number(void **state)
@@ -549,45 +549,31 @@ static void test_live_machine(void **state)
     flow__topology_free(&t);
 }
 
-static int open_machine(void **state)
-{
-    machine_open(NULL);
-    return test_setup(state);
-}
-
-static int close_machine(void **state)
-{
-    machine_close();
-    return test_teardown(state);
-}
-
-#define FIXTURE_TEST(test) cmocka_unit_test_setup_teardown(test, open_machine, close_machine)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FIXTURE_TEST(test_one_node),
-        FIXTURE_TEST(test_two_sockets_with_smt),
-        FIXTURE_TEST(test_four_nodes_at_three_distances),
-        FIXTURE_TEST(test_several_l3_in_a_node),
-        FIXTURE_TEST(test_sparse_node_ids),
-        FIXTURE_TEST(test_node_without_memory),
-        FIXTURE_TEST(test_memory_that_is_not_allowed),
-        FIXTURE_TEST(test_node_without_cpus),
-        FIXTURE_TEST(test_offline_cpus),
-        FIXTURE_TEST(test_odd_cpuset),
-        FIXTURE_TEST(test_2048_cpus),
-        FIXTURE_TEST(test_no_node_folder),
-        FIXTURE_TEST(test_affinity_missing_or_broken),
-        FIXTURE_TEST(test_broken_groups),
-        FIXTURE_TEST(test_broken_distances),
-        FIXTURE_TEST(test_broken_nodes),
-        FIXTURE_TEST(test_broken_memory),
-        FIXTURE_TEST(test_any_file_may_be_missing),
-        FIXTURE_TEST(test_random_damage),
-        FIXTURE_TEST(test_nodes_are_found_by_the_kernels_number),
-        FIXTURE_TEST(test_root_that_is_too_long),
-        FIXTURE_TEST(test_live_machine),
+        MACHINE_TEST(test_one_node),
+        MACHINE_TEST(test_two_sockets_with_smt),
+        MACHINE_TEST(test_four_nodes_at_three_distances),
+        MACHINE_TEST(test_several_l3_in_a_node),
+        MACHINE_TEST(test_sparse_node_ids),
+        MACHINE_TEST(test_node_without_memory),
+        MACHINE_TEST(test_memory_that_is_not_allowed),
+        MACHINE_TEST(test_node_without_cpus),
+        MACHINE_TEST(test_offline_cpus),
+        MACHINE_TEST(test_odd_cpuset),
+        MACHINE_TEST(test_2048_cpus),
+        MACHINE_TEST(test_no_node_folder),
+        MACHINE_TEST(test_affinity_missing_or_broken),
+        MACHINE_TEST(test_broken_groups),
+        MACHINE_TEST(test_broken_distances),
+        MACHINE_TEST(test_broken_nodes),
+        MACHINE_TEST(test_broken_memory),
+        MACHINE_TEST(test_any_file_may_be_missing),
+        MACHINE_TEST(test_random_damage),
+        MACHINE_TEST(test_nodes_are_found_by_the_kernels_number),
+        MACHINE_TEST(test_root_that_is_too_long),
+        MACHINE_TEST(test_live_machine),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,677 +1,103 @@
 /* SPDX-License-Identifier: MIT
  *
- * Everything at once for FLOW_TORTURE_SECONDS (10; 2 under a sanitizer), then the accounts:
- *   spawned = finished + live, live = 0, as many tasks as we have counted ourselves;
- *   every suspension that was woken was woken by one wake, and none waits for ever;
- *   stacks taken = stacks returned, all control blocks free; owned arguments released = handed over.
- * Actors (coroutines) start, join, cancel, wait and call; foreign threads do what they may; the
- * test's thread takes 1,000 signals a second. All choices follow from the printed seed, as far as threads
- * leave them alone. What hangs ends with a dump of all tasks. */
+ * Everything at once for FLOW_TORTURE_SECONDS (4), in rounds: a runtime is
+ * started, most often with shuffled scheduling (option shuffle), and stopped again. In a round there run
+ *   actors, which start, join, cancel, wait and call, and foreign threads that do what they may;
+ *   the programs of tests/programs: each primitive, pools, calls on helper threads, judging themselves;
+ *   a channel for all; readers and retirers of RCU objects; tasks that burn the CPU;
+ *   1,000 signals a second to threads chosen by chance, workers among them.
+ * A line every 10 s. At the end of each round the accounts: spawned = finished, live = 0, stacks and
+ * control blocks back, every suspension that was woken was woken by one wake, sent = received + queued.
+ * A watchdog ends all, with a dump of all tasks, when it finds waits that should be over (lost_wakeups),
+ * or when something hangs. That it can is tested with wake-ups that are lost on purpose.
+ *
+ * `make torture SECONDS=n` changes the number of workers in each round; in `make check` it is
+ * FLOW_TEST_WORKERS. All choices follow from the printed seed, as far as threads leave them alone. */
 #include "core/registry.h"
-#include "tests/support/test.h"
+#include "sync/syscall.h"
+#include "tests/programs/watch.h"
+#include "tests/support/child.h"
+#include "tests/torture/torture.h"
 
-#include <alloca.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 #include <unistd.h>
 
-enum { ACTORS = 24, FOREIGN = 3, MOST_CHILDREN = 6, HANDLES = 64, LETTERS = 256 };
+enum { ACTORS = 16, PROGRAMS = 12, MAILERS = 6, HOT = 2, REPLACERS = 2, FOREIGN = 3, MOST_WORKERS = 4 };
 
-static atomic_bool ending;    /* actors begin nothing new */
-static atomic_bool all_ended; /* foreign threads may go */
-static int n_workers, dev_null = -1;
-
-/* What was done; each is printed. */
-static struct {
-    atomic_ulong spawned, started, cancelled_before_start, joined, timed_out, cancels, cancels_too_late;
-    atomic_ulong suspended, published, woken_suspensions, wakes, wakes_too_late;
-    atomic_ulong sleeps, yields, any, all, calls, owned, owned_returned, owned_released, dumps, looks, bursts;
-} did;
-
-#define COUNT(field) atomic_fetch_add_explicit(&did.field, 1, memory_order_relaxed)
-
-/* ---- handles that anyone may cancel ---- */
-
-static atomic_uint_least64_t handles[HANDLES];
-
-static void show_handle(flow_task task, uint64_t r)
-{
-    atomic_store(&handles[r % HANDLES], task.id);
-}
-
-static void cancel_somebody(uint64_t r)
-{
-    flow_task task = {atomic_load(&handles[r % HANDLES])};
-    int result;
-
-    if (!task.id)
-        return;
-    result = flow_cancel(task);
-    EXPECT(result == 0 || result == -ESRCH);
-    if (result)
-        COUNT(cancels_too_late);
-    else
-        COUNT(cancels);
-}
-
-/* ---- invitations to wake ---- */
-
-static struct {
-    pthread_mutex_t lock;
-    flow_waker waker[LETTERS];
-    unsigned first, n;
-} letters = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static bool post_letter(flow_waker waker)
-{
-    bool room;
-
-    pthread_mutex_lock(&letters.lock);
-    room = letters.n < LETTERS;
-    if (room)
-        letters.waker[(letters.first + letters.n++) % LETTERS] = waker;
-    pthread_mutex_unlock(&letters.lock);
-    return room;
-}
-
-static void wake(flow_waker waker)
-{
-    int r = flow_wake(waker);
-
-    EXPECT(r == 0 || r == -ESRCH);
-    if (r == 0) {
-        COUNT(wakes);
-        EXPECT_EQ(flow_wake(waker), -ESRCH); /* one invitation, one wake */
-    } else {
-        COUNT(wakes_too_late);
-    }
-}
-
-static bool open_letter(void)
-{
-    flow_waker waker;
-    bool any;
-
-    pthread_mutex_lock(&letters.lock);
-    any = letters.n > 0;
-    if (any) {
-        waker = letters.waker[letters.first];
-        letters.first = (letters.first + 1) % LETTERS;
-        letters.n--;
-    }
-    pthread_mutex_unlock(&letters.lock);
-    if (any)
-        wake(waker);
-    return any;
-}
-
-struct publication {
-    uint64_t r;
-    bool published;
-};
-
-static int publish(flow_waker waker, void *arg)
-{
-    struct publication *p = arg;
-
-    COUNT(suspended);
-    switch (p->r % 16) {
-    case 0:
-        return 1;
-    case 1:
-        return -EBADF;
-    case 2: /* woken before it sleeps */
-        p->published = true;
-        COUNT(published);
-        wake(waker);
-        return 0;
-    default:
-        p->published = post_letter(waker);
-        if (!p->published)
-            return 1;
-        COUNT(published);
-        return 0;
-    }
-}
-
-static int suspend(uint64_t r, flow_deadline deadline)
-{
-    struct publication p = {.r = r};
-    int result = flow_suspend(publish, &p, deadline);
-
-    if (p.published && result == 0)
-        COUNT(woken_suspensions);
-    EXPECT(result == 0 || result == -ECANCELED || (result == -EBADF && r % 16 == 1) ||
-           (result == -ETIMEDOUT && deadline != FLOW_FOREVER));
-    return result == -ECANCELED ? result : 0;
-}
-
-/* ---- what a task may do; 0 or -ECANCELED ---- */
-
-struct life {
-    uint64_t random;
-    int depth;
-};
-
-static uint64_t chance(struct life *l)
-{
-    return test_random(&l->random);
-}
-
-static flow_deadline soon(struct life *l)
-{
-    return flow_after((int64_t)(chance(l) % FLOW_US(400)));
-}
-
-static int some_sleep(struct life *l)
-{
-    flow_deadline until = soon(l);
-    int r = flow_sleep_until(until);
-
-    COUNT(sleeps);
-    EXPECT(r == 0 || r == -ECANCELED);
-    EXPECT(r || flow_now() >= until); /* never early */
-    return r;
-}
-
-static int some_yields(struct life *l)
-{
-    int r = 0;
-
-    for (uint64_t n = chance(l) % 20; n > 0 && !r; n--)
-        r = flow_yield();
-    COUNT(yields);
-    EXPECT(r == 0 || r == -ECANCELED);
-    return r;
-}
-
-static flow_result blocking_call(void *arg)
-{
-    uint64_t *n = arg;
-
-    if (*n % 4 == 0)
-        test_nap((int64_t)(*n % FLOW_US(100)));
-    *n = ~*n;
-    return flow_ok_u64(*n);
-}
-
-static void release_number(void *number)
-{
-    COUNT(owned_released);
-    free(number);
-}
-
-static flow_lane *some_lane(uint64_t r)
-{
-    static flow_lane *const lanes[] = {FLOW_LANE_FILE, FLOW_LANE_DNS, FLOW_LANE_CPU};
-
-    return lanes[r % 3];
-}
-
-static int owned_call(struct life *l, uint64_t n, flow_deadline deadline)
-{
-    uint64_t *number = malloc(sizeof *number);
-    bool abandoned = false;
-    flow_result r;
-
-    *number = n;
-    COUNT(owned);
-    r = flow_offload_owned(some_lane(chance(l)), blocking_call, number, release_number, &abandoned, deadline);
-    EXPECT_EQ(abandoned, r.error != 0);
-    if (abandoned)
-        return r.error == -ECANCELED ? -ECANCELED : 0;
-    EXPECT_EQ(r.u64, ~n);
-    EXPECT_EQ(*number, ~n);
-    COUNT(owned_returned);
-    free(number);
-    return 0;
-}
-
-static int some_call(struct life *l)
-{
-    uint64_t n = chance(l), on_stack = n;
-    flow_deadline deadline = n % 3 == 0 ? soon(l) : FLOW_FOREVER;
-    flow_result r;
-
-    COUNT(calls);
-    if (n % 5 == 0)
-        return owned_call(l, n, deadline);
-    r = flow_offload(some_lane(chance(l)), blocking_call, &on_stack, deadline);
-    EXPECT_EQ(on_stack, r.error ? n : ~n); /* it ran, or it never will */
-    EXPECT(r.error ? r.error == -ECANCELED || r.error == -ETIMEDOUT : r.u64 == ~n);
-    return r.error == -ECANCELED ? -ECANCELED : 0;
-}
-
-static int some_suspension(struct life *l)
-{
-    uint64_t r = chance(l);
-
-    return suspend(r, r >> 8 & 1 ? soon(l) : FLOW_FOREVER);
-}
-
-static int act(struct life *l);
-
-/* Something that suspends, with a frame that must stay as it is. */
-static int act_with_large_frame(struct life *l)
-{
-    size_t bytes = chance(l) % 3000 + 1;
-    unsigned char *frame = alloca(bytes), value = (unsigned char)chance(l);
-    int r;
-
-    memset(frame, value, bytes);
-    __asm__ volatile("" ::"r"(frame) : "memory");
-    r = act(l);
-    for (size_t i = 0; i < bytes; i++)
-        if (frame[i] != value) {
-            EXPECT(!"a frame is whole after a suspension");
-            break;
-        }
-    return r;
-}
-
-/* ---- children ---- */
-
-static flow_result answer_for(uint64_t random)
-{
-    return flow_ok_u64(random * 0x9e3779b97f4a7c15u);
-}
-
-/* arg: the seed and, in the low bits, the depth. */
-static flow_result child(void *arg)
-{
-    struct life l = {(uintptr_t)arg, (int)((uintptr_t)arg & 3)};
-    uint64_t self = flow_self().id;
-    int r = 0;
-
-    COUNT(started);
-    EXPECT(self != 0);
-    for (uint64_t n = chance(&l) % 4; n > 0 && !r; n--)
-        r = act_with_large_frame(&l);
-    EXPECT_EQ(flow_self().id, self);
-    return r ? flow_err(r) : answer_for((uintptr_t)arg);
-}
-
-static struct flow_spawn_options some_options(struct life *l)
-{
-    struct flow_spawn_options o = FLOW_SPAWN_INIT;
-    uint64_t r = chance(l);
-
-    o.stack_bytes = r & 1 ? (size_t)32768 << (r >> 8 & 3) : 0;
-    if (r & 2)
-        o.name = "tortured";
-    switch (r >> 2 & 3) {
-    case 0:
-        o.flags = FLOW_ROAM;
-        break;
-    case 1:
-        o.flags = FLOW_PINNED;
-        o.worker = (int)(r >> 16 & 1023) % n_workers;
-        break;
-    case 2:
-        o.worker = (int)(r >> 16 & 1023) % n_workers;
-        break;
-    default:
-        break;
-    }
-    if ((r >> 4 & 7) == 0)
-        o.flags |= FLOW_FP_ENVIRONMENT;
-    return o;
-}
-
-/* One level deeper. In a coroutine or not. */
-static uintptr_t child_arg(struct life *l, int depth)
-{
-    return ((uintptr_t)chance(l) & ~(uintptr_t)3) | (unsigned)depth;
-}
-
-static bool spawn_child(struct life *l, flow_task *out, uintptr_t arg, bool in_coroutine)
-{
-    struct flow_spawn_options options;
-    uint64_t r = chance(l);
-    int result;
-
-    switch (r % 4) {
-    case 0:
-        options = some_options(l);
-        result = flow_spawn_with(out, &options, child, (void *)arg);
-        break;
-    case 1:
-        if (in_coroutine) {
-            result = flow_spawn_now(out, child, (void *)arg);
-            break;
-        }
-        /* fall through */
-    default:
-        result = flow_spawn(out, child, (void *)arg);
-    }
-    EXPECT_EQ(result, 0);
-    if (result)
-        return false;
-    COUNT(spawned);
-    if (out && r >> 8 & 1)
-        show_handle(*out, r >> 16);
-    return true;
-}
-
-static void check_result(flow_result result, uintptr_t arg)
-{
-    COUNT(joined);
-    if (result.error)
-        EXPECT_EQ(result.error, -ECANCELED);
-    else
-        EXPECT_EQ(result.u64, answer_for(arg).u64);
-}
-
-/* If we are cancelled meanwhile, the child goes on alone; it uses nothing of ours. */
-static void join_or_let_go(flow_task task, uintptr_t arg)
-{
-    flow_result result;
-    int r = flow_join(task, &result, FLOW_FOREVER);
-
-    if (r == 0) {
-        check_result(result, arg);
-        EXPECT_EQ(flow_join(task, NULL, FLOW_NOW), -ESRCH);
-        return;
-    }
-    EXPECT_EQ(r, -ECANCELED);
-    EXPECT_EQ(flow_detach(task), 0);
-}
-
-static int one_child(struct life *l, bool in_coroutine)
-{
-    uintptr_t arg = child_arg(l, l->depth + 1);
-    uint64_t r = chance(l);
-    flow_result result;
-    flow_task task;
-    int joined;
-
-    if (r % 8 == 0)
-        return spawn_child(l, NULL, arg, in_coroutine) ? 0 : -EPROTO;
-    if (!spawn_child(l, &task, arg, in_coroutine))
-        return -EPROTO;
-    if (r % 8 < 4) {
-        join_or_let_go(task, arg);
-        return 0;
-    }
-    joined = flow_join(task, &result, r % 8 == 4 ? FLOW_NOW : soon(l));
-    if (joined == 0) {
-        check_result(result, arg);
-        return 0;
-    }
-    EXPECT(joined == -ETIMEDOUT || joined == -ECANCELED);
-    COUNT(timed_out);
-    if (r & 8) {
-        int cancelled = flow_cancel(task);
-
-        EXPECT(cancelled == 0 || cancelled == -ESRCH);
-    }
-    join_or_let_go(task, arg);
-    return joined == -ECANCELED ? joined : 0;
-}
-
-static size_t some_children(struct life *l, flow_task *tasks, uintptr_t *args, bool in_coroutine)
-{
-    size_t n = chance(l) % MOST_CHILDREN + 1, made = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        args[made] = child_arg(l, l->depth + 1);
-        made += spawn_child(l, &tasks[made], args[made], in_coroutine);
-    }
-    return made;
-}
-
-static int all_of_some(struct life *l, bool in_coroutine)
-{
-    flow_task tasks[MOST_CHILDREN];
-    uintptr_t args[MOST_CHILDREN];
-    flow_result results[MOST_CHILDREN];
-    size_t n = some_children(l, tasks, args, in_coroutine);
-    int r = flow_when_all(tasks, n, results, chance(l) % 2 ? soon(l) : FLOW_FOREVER);
-
-    COUNT(all);
-    if (r == -ETIMEDOUT || r == -ECANCELED) {
-        /* One of the results may be -ECANCELED, too: then the tasks are gone. */
-        for (size_t i = 0; i < n; i++) {
-            flow_result result;
-            int one = flow_join(tasks[i], &result, FLOW_FOREVER);
-
-            EXPECT(one == 0 || one == -ESRCH || one == -ECANCELED);
-            if (one == 0)
-                check_result(result, args[i]);
-            if (one == -ECANCELED)
-                EXPECT_EQ(flow_detach(tasks[i]), 0);
-        }
-        return 0;
-    }
-    EXPECT_EQ(r, 0);
-    for (size_t i = 0; i < n && !r; i++)
-        check_result(results[i], args[i]);
-    return 0;
-}
-
-static int any_of_some(struct life *l, bool in_coroutine)
-{
-    flow_task tasks[MOST_CHILDREN];
-    uintptr_t args[MOST_CHILDREN];
-    size_t n = some_children(l, tasks, args, in_coroutine), winner = n;
-    flow_result result;
-    int r = flow_when_any(tasks, n, &winner, &result, chance(l) % 2 ? soon(l) : FLOW_FOREVER);
-
-    COUNT(any);
-    if (r == 0) {
-        EXPECT(winner < n);
-        check_result(result, args[winner]);
-        for (size_t i = 0; i < n; i++)
-            EXPECT_EQ(flow_join(tasks[i], NULL, FLOW_NOW), -ESRCH);
-        return 0;
-    }
-    EXPECT(r == -ETIMEDOUT || r == -ECANCELED);
-    for (size_t i = 0; i < n; i++)
-        join_or_let_go(tasks[i], args[i]);
-    return 0;
-}
-
-/* What involves children; also for foreign threads. */
-static int act_with_children(struct life *l, bool in_coroutine)
-{
-    switch (chance(l) % 6) {
-    case 0:
-        return all_of_some(l, in_coroutine);
-    case 1:
-        return any_of_some(l, in_coroutine);
-    default:
-        return one_child(l, in_coroutine);
-    }
-}
-
-static flow_result come_and_go(void *arg)
-{
-    COUNT(started);
-    return flow_ok(arg);
-}
-
-/* More than any queue holds. One at a time, for the sanitizers' sake. */
-static int burst(struct life *l)
-{
-    static atomic_flag busy = ATOMIC_FLAG_INIT;
-    static flow_task tasks[700];
-    static flow_result results[700];
-    size_t n = chance(l) % 700 + 1;
-
-    if (atomic_flag_test_and_set(&busy))
-        return 0;
-    for (size_t i = 0; i < n; i++) {
-        EXPECT_EQ(flow_spawn(&tasks[i], come_and_go, &tasks[i]), 0);
-        COUNT(spawned);
-    }
-    EXPECT_EQ(flow_when_all(tasks, n, results, FLOW_FOREVER), 0);
-    for (size_t i = 0; i < n; i++)
-        EXPECT(results[i].ptr == &tasks[i]);
-    COUNT(bursts);
-    atomic_flag_clear(&busy);
-    return 0;
-}
-
-static void look_around(uint64_t r)
-{
-    struct flow_stats stats = {.size = sizeof stats};
-
-    if (r % 64 == 0) {
-        EXPECT(flow_dump(dev_null) >= 0);
-        COUNT(dumps);
-        return;
-    }
-    EXPECT_EQ(flow_stats(&stats), 0);
-    EXPECT_EQ(stats.total.spawned, stats.total.finished + stats.live);
-    EXPECT(stats.live < 1000000);
-    COUNT(looks);
-}
-
-static int act(struct life *l)
-{
-    uint64_t r = chance(l);
-
-    switch (r % 16) {
-    case 0:
-    case 1:
-        return some_sleep(l);
-    case 2:
-    case 3:
-        return some_yields(l);
-    case 4:
-    case 5:
-    case 6:
-        return some_suspension(l);
-    case 7:
-        return some_call(l);
-    case 8:
-        cancel_somebody(r >> 8);
-        return 0;
-    case 9:
-        open_letter();
-        return 0;
-    case 10:
-        look_around(r >> 8);
-        return 0;
-    default:
-        return l->depth < 2 ? act_with_children(l, true) : some_yields(l);
-    }
-}
-
-/* ---- actors and threads ---- */
-
-static flow_result actor(void *seed)
-{
-    struct life l = {(uintptr_t)seed, 0};
-    uint64_t n = 0;
-
-    COUNT(started);
-    for (; !atomic_load_explicit(&ending, memory_order_relaxed); n++) {
-        EXPECT_EQ(act_with_large_frame(&l), 0); /* nobody cancels an actor */
-        if (chance(&l) % 256 == 0)
-            burst(&l);
-    }
-    return flow_ok_u64(n);
-}
-
-static flow_result waited_for(void *seed)
-{
-    COUNT(started);
-    return child_arg(&(struct life){(uintptr_t)seed, 0}, 0) & 4 ? flow_ok(seed)
-           : flow_sleep(FLOW_US(50))                            ? flow_err(-ECANCELED)
-                                                                : flow_ok(seed);
-}
-
-/* An even seed: one that never waits for a task, so that there is always somebody to open letters. */
-static void *foreign(void *seed)
-{
-    struct life l = {(uintptr_t)seed, 1};
-    bool waits = (uintptr_t)seed & 1;
-
-    while (!atomic_load(&all_ended)) {
-        uint64_t r = chance(&l);
-        flow_result result;
-
-        if (!open_letter() && r % 4 == 0)
-            test_nap((int64_t)(r % FLOW_US(200)));
-        if (r % 3 == 0)
-            cancel_somebody(r >> 8);
-        if (r % 16 == 5)
-            look_around(r >> 8);
-        if (!waits || atomic_load(&ending))
-            continue;
-        if (r % 8 == 1)
-            act_with_children(&l, false);
-        if (r % 32 == 2) {
-            EXPECT_EQ(flow_sync_wait(waited_for, (void *)(uintptr_t)(r | 1), &result, FLOW_FOREVER), 0);
-            EXPECT(result.u64 == (r | 1));
-            COUNT(spawned), COUNT(joined);
-        }
-    }
-    return NULL;
-}
-
-/* ---- the test's thread ---- */
-
-static atomic_ulong signals_taken;
-static flow_deadline hard_limit;
-
-static void take_signal(int signal_number)
-{
-    static const char text[] = "time limit: something waits for ever; the live coroutines follow\n";
-
-    (void)signal_number;
-    atomic_fetch_add_explicit(&signals_taken, 1, memory_order_relaxed);
-    if (flow_now() < hard_limit)
-        return;
-    hard_limit = INT64_MAX;
-    if (write(2, text, sizeof text - 1) > 0)
-        flow_dump(2);
-    _exit(124);
-}
-
-static void signals(long period_us)
-{
-    struct sigaction action = {.sa_handler = take_signal};
-    struct itimerval timer = {{0, period_us}, {0, period_us}};
-
-    sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &timer, NULL);
-}
+struct torture torture;
 
 static int seconds(void)
 {
     const char *text = getenv("FLOW_TORTURE_SECONDS");
 
-    return text ? atoi(text) : TEST_ROUNDS(10, 2);
+    return text ? atoi(text) : 4;
 }
 
-#define SHOWN(field) atomic_load(&did.field)
+/* ---- a round ---- */
 
-static void print_numbers(const struct flow_stats *s, uint64_t operations, flow_deadline begin)
+struct cast {
+    flow_fn fn;
+    int n;
+    unsigned flags; /* of every fourth */
+};
+
+static const struct cast casts[] = {
+    {torture_actor, ACTORS, FLOW_ROAM},  {torture_programs, PROGRAMS, 0},    {torture_mail, MAILERS, FLOW_ROAM},
+    {torture_hot, HOT, 0},               {torture_replace, REPLACERS, 0},
+};
+
+enum { ALL = ACTORS + PROGRAMS + MAILERS + HOT + REPLACERS };
+
+static void start_cast(struct chance *c, flow_task *tasks)
 {
-    print_message("note: torture %.1f s: %llu operations, spawned %llu = finished %llu + live %llu, dispatches %llu, "
-                  "steals %llu, parks %llu, timers %llu, woken %lu = wakes %lu (%lu late) of %lu published, "
-                  "lost_wakeups=%ld, cancels %lu (%lu late), timeouts %lu, offloaded %llu, owned %lu = %lu returned + %lu "
-                  "released, any %lu, all %lu, bursts %lu, stacks %llu = %llu, dumps %lu, stats %lu, signals %lu, RSS %zu KiB\n",
-                  (double)(flow_now() - begin) / 1e9, (unsigned long long)operations,
-                  (unsigned long long)s->total.spawned, (unsigned long long)s->total.finished,
-                  (unsigned long long)s->live, (unsigned long long)s->total.dispatches,
-                  (unsigned long long)s->total.steals, (unsigned long long)s->total.parks,
-                  (unsigned long long)s->total.timers_fired, SHOWN(woken_suspensions), SHOWN(wakes),
-                  SHOWN(wakes_too_late), SHOWN(published), (long)(SHOWN(wakes) - SHOWN(woken_suspensions)),
-                  SHOWN(cancels), SHOWN(cancels_too_late), SHOWN(timed_out),
-                  (unsigned long long)s->offloaded, SHOWN(owned), SHOWN(owned_returned), SHOWN(owned_released),
-                  SHOWN(any), SHOWN(all), SHOWN(bursts), (unsigned long long)s->total.stacks_taken,
-                  (unsigned long long)s->total.stacks_returned, SHOWN(dumps), SHOWN(looks),
-                  atomic_load(&signals_taken), test_rss_bytes() / 1024);
+    int made = 0;
+
+    for (size_t i = 0; i < sizeof casts / sizeof *casts; i++)
+        for (int k = 0; k < casts[i].n; k++) {
+            struct flow_spawn_options o = FLOW_SPAWN_INIT;
+
+            o.flags = k % 4 == 0 ? casts[i].flags : 0;
+            assert_int_equal(flow_spawn_with(&tasks[made++], &o, casts[i].fn, (void *)(uintptr_t)roll(c)), 0);
+            COUNT(spawned);
+            if (casts[i].fn != torture_actor)
+                COUNT(started); /* who does not count itself */
+        }
+}
+
+static void join_cast(flow_task *tasks)
+{
+    for (int i = 0; i < ALL; i++) {
+        flow_result result = flow_err(-EPROTO);
+
+        EXPECT_EQ(flow_join(tasks[i], &result, FLOW_FOREVER), 0);
+        EXPECT_EQ(result.error, 0);
+    }
+}
+
+static void *shaken_foreign(void *seed)
+{
+    shaker_add();
+    torture_foreign(seed);
+    shaker_remove();
+    return NULL;
+}
+
+static struct flow_options round_options(struct chance *c)
+{
+    struct flow_options options = test_options();
+
+    if (!getenv("FLOW_TEST_WORKERS"))
+        options.workers = 1 + (int)roll_below(c, MOST_WORKERS);
+    options.stack_bytes = 32768;
+    options.shuffle = roll_below(c, 4) ? (int64_t)(roll(c) >> 1 | 1) : 0;
+    atomic_store(&torture.workers, options.workers);
+    atomic_store(&torture.shuffle, options.shuffle);
+    program_stage = (struct program_stage){.watched = true, .workers = options.workers};
+    return options;
 }
 
 /* Neither in use nor waiting for somebody who still looks at it. */
@@ -685,89 +111,100 @@ static void check_that_all_blocks_are_free(void)
     }
 }
 
-static void settle_accounts(uint64_t operations, flow_deadline begin)
+static void settle_round(void)
 {
     struct flow_stats s;
-    flow_deadline until = flow_after(FLOW_S(10));
+    unsigned long ages[TORTURE_AGES];
 
-    /* Abandoned calls may still be running. */
-    while (SHOWN(owned) != SHOWN(owned_returned) + SHOWN(owned_released) && flow_now() < until)
-        test_nap(FLOW_MS(1));
+    torture_settle();
     s = test_stats();
-    print_numbers(&s, operations, begin);
     assert_int_equal(s.live, 0);
     assert_int_equal(s.total.spawned, s.total.finished);
-    assert_int_equal(s.total.spawned, SHOWN(spawned));
-    assert_true(SHOWN(started) <= SHOWN(spawned)); /* the others were cancelled before */
-    assert_int_equal(SHOWN(woken_suspensions), SHOWN(wakes));
-    assert_int_equal(letters.n, 0);
-    assert_int_equal(SHOWN(published), SHOWN(wakes) + SHOWN(wakes_too_late));
-    assert_int_equal(s.total.stacks_taken, s.total.stacks_returned);
-    assert_int_equal(s.total.stacks_taken, SHOWN(started));
     assert_int_equal(s.total.no_stack, 0);
     check_that_all_blocks_are_free();
-    assert_int_equal(SHOWN(owned), SHOWN(owned_returned) + SHOWN(owned_released));
-    assert_true(SHOWN(wakes) && SHOWN(cancels) && SHOWN(timed_out) && SHOWN(any) && SHOWN(all) && SHOWN(calls) &&
-                SHOWN(bursts));
+    torture_rcu_ages(ages);
+    assert_int_equal(ages[2], 0);
+    assert_int_equal(ages[3], 0);
+}
+
+static void play_round(struct chance *c, int64_t span_ns)
+{
+    struct flow_options options = round_options(c);
+    pthread_t threads[FOREIGN];
+    flow_task tasks[ALL];
+
+    atomic_store(&torture.ending, false);
+    atomic_store(&torture.all_ended, false);
+    atomic_store(&torture.hard_limit, flow_after(span_ns + FLOW_S(TEST_ROUNDS(40, 100))));
+    test_start_with(&options);
+    torture_mail_open();
+    for (int i = 0; i < FOREIGN; i++) {
+        uintptr_t own = ((uintptr_t)roll(c) & ~(uintptr_t)1) | (i > 0);
+
+        assert_int_equal(pthread_create(&threads[i], NULL, shaken_foreign, (void *)own), 0);
+    }
+    start_cast(c, tasks);
+    test_nap(span_ns);
+    atomic_store(&torture.ending, true);
+    join_cast(tasks);
+    assert_true(test_wait_until_empty()); /* the detached ones, too: foreign threads still open letters */
+    atomic_store(&torture.all_ended, true);
+    for (int i = 0; i < FOREIGN; i++)
+        pthread_join(threads[i], NULL);
+    torture_forget();
+    assert_no_failures();
+    torture_mail_close();
+    settle_round();
+    test_stop(); /* which judges the stacks */
+    assert_int_equal(atomic_load(&program_totals.sent), atomic_load(&program_totals.received));
+}
+
+/* ---- all of them ---- */
+
+static void print_summary(void)
+{
+    report_line("note: ");
+    print_message("note: %lu actors' tasks, %lu joined, woken %lu = wakes %lu (%lu late), cancels %lu (%lu late), "
+                  "timeouts %lu, calls %lu, owned %lu = returned %lu + released %lu, when_any %lu, when_all %lu, "
+                  "bursts %lu, dumps %lu\n",
+                  atomic_load(&did.spawned), atomic_load(&did.joined), atomic_load(&did.woken_suspensions),
+                  atomic_load(&did.wakes), atomic_load(&did.wakes_too_late), atomic_load(&did.cancels),
+                  atomic_load(&did.cancels_too_late), atomic_load(&did.timed_out), atomic_load(&did.calls),
+                  atomic_load(&did.owned), atomic_load(&did.owned_returned), atomic_load(&did.owned_released),
+                  atomic_load(&did.any), atomic_load(&did.all), atomic_load(&did.bursts), atomic_load(&did.dumps));
 }
 
 static void test_everything_at_once(void **state)
 {
-    uint64_t seed = test_seed(), operations = 0;
-    flow_deadline begin = flow_now(), until = flow_after(FLOW_S((int64_t)seconds()));
-    struct flow_options options = test_options();
-    pthread_t threads[FOREIGN];
-    flow_task actors[ACTORS];
-    sigset_t alarms, before;
+    flow_deadline until = flow_after(FLOW_S((int64_t)seconds())), now;
+    int64_t round_ns = FLOW_S((int64_t)seconds()) / 4;
+    struct chance c = {torture.seed = test_seed()};
 
     (void)state;
-    n_workers = options.workers;
-    options.stack_bytes = 32768;
-    dev_null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    assert_true(dev_null >= 0);
-    test_limit(0);
-    hard_limit = until + FLOW_S(TEST_ROUNDS(30, 120));
-    test_start_with(&options);
-
-    sigemptyset(&alarms);
-    sigaddset(&alarms, SIGALRM);
-    pthread_sigmask(SIG_BLOCK, &alarms, &before);
-    for (int i = 0; i < FOREIGN; i++) {
-        uintptr_t own = ((uintptr_t)test_random(&seed) & ~(uintptr_t)1) | (i > 0);
-
-        assert_int_equal(pthread_create(&threads[i], NULL, foreign, (void *)own), 0);
+    if (round_ns > FLOW_S(5))
+        round_ns = FLOW_S(5);
+    test_limit(0); /* there is the watchdog's */
+    torture.dev_null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    assert_true(torture.dev_null >= 0);
+    atomic_store(&torture.hard_limit, FLOW_FOREVER);
+    torture_rcu_open();
+    shaker_open(roll(&c));
+    report_open(FLOW_S(10), FLOW_S(TEST_ROUNDS(10, 60)));
+    shaker_add();
+    while ((now = flow_now()) < until) {
+        atomic_fetch_add(&torture.round, 1);
+        play_round(&c, until - now < round_ns ? until - now : round_ns);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    signals(1000);
-    for (int i = 0; i < ACTORS; i++) {
-        struct flow_spawn_options o = FLOW_SPAWN_INIT;
-
-        o.flags = i % 4 == 0 ? FLOW_ROAM : 0;
-        assert_int_equal(flow_spawn_with(&actors[i], &o, actor, (void *)(uintptr_t)test_random(&seed)), 0);
-        COUNT(spawned);
-    }
-    while (flow_now() < until)
-        test_nap(FLOW_MS(50));
-    atomic_store(&ending, true);
-    for (int i = 0; i < ACTORS; i++) {
-        flow_result result = flow_err(-EPROTO);
-
-        EXPECT_EQ(flow_join(actors[i], &result, FLOW_FOREVER), 0);
-        EXPECT_EQ(result.error, 0);
-        operations += result.u64;
-    }
-    assert_true(test_wait_until_empty()); /* the detached ones, too: foreign threads still open letters */
-    atomic_store(&all_ended, true);
-    for (int i = 0; i < FOREIGN; i++)
-        pthread_join(threads[i], NULL);
-    while (open_letter())
-        ; /* of suspensions that ended otherwise */
-    signals(0);
+    shaker_remove();
+    report_close();
+    shaker_close();
+    flow__sys = flow__sys_real;
+    close(torture.dev_null);
+    print_summary();
+    assert_true(atomic_load(&did.wakes) && atomic_load(&did.cancels) && atomic_load(&did.timed_out) &&
+                atomic_load(&did.any) && atomic_load(&did.all) && atomic_load(&did.calls) &&
+                atomic_load(&did.bursts));
     test_limit(60);
-    assert_no_failures();
-    settle_accounts(operations, begin);
-    test_stop();
-    close(dev_null);
 }
 
 /* ---- one owner, others that wait for something to take ---- */
@@ -820,12 +257,119 @@ static void test_each_task_runs_once(void **state)
     test_in_coroutine(spawn_wait_join);
 }
 
-int main(void)
+/* ---- the watchdog ---- */
+
+static atomic_bool raised;
+static flow_waker sleepers_waker;
+
+static bool is_raised(void *unused)
+{
+    (void)unused;
+    return atomic_load(&raised);
+}
+
+/* The times are made up. */
+CHILD(look_at_waits)
+{
+    int ticket;
+
+    REQUIRE_EQUAL(watch_begin("nothing", is_raised, NULL), -1);
+    program_stage.watched = true;
+    ticket = watch_begin("a flag", is_raised, NULL);
+    REQUIRE(ticket >= 0);
+    REQUIRE_EQUAL(watch_look(1000, 50), 0);
+    REQUIRE_EQUAL(watch_look(2000, 50), 0); /* it waits for long, but should */
+    atomic_store(&raised, true);
+    REQUIRE_EQUAL(watch_look(2010, 50), 0);
+    REQUIRE_EQUAL(watch_look(2060, 50), 0); /* it may be on its way */
+    atomic_store(&raised, false);
+    REQUIRE_EQUAL(watch_look(2070, 50), 0); /* somebody else was quicker */
+    atomic_store(&raised, true);
+    REQUIRE_EQUAL(watch_look(2080, 50), 0);
+    REQUIRE_EQUAL(watch_look(2130, 50), 0);
+    REQUIRE_EQUAL(watch_look(2131, 50), 1);
+    REQUIRE_EQUAL(watch_look(2200, 50), 0); /* counted */
+    watch_end(ticket);
+    ticket = watch_begin("a flag", is_raised, NULL);
+    REQUIRE_EQUAL(watch_look(3000, 50), 0);
+    watch_end(ticket);
+    REQUIRE_EQUAL(watch_look(4000, 50), 0); /* it is over */
+}
+
+static int keep_waker(flow_waker waker, void *published)
+{
+    sleepers_waker = waker;
+    atomic_store((atomic_bool *)published, true);
+    return 0;
+}
+
+static flow_result wait_for_flag(void *published)
+{
+    EXPECT_EQ(WATCHED("a flag", is_raised, NULL, flow_suspend(keep_waker, published, FLOW_FOREVER)), 0);
+    return flow_ok(NULL);
+}
+
+/* As a sleep whose timer is forgotten. */
+static flow_result oversleep(void *published)
+{
+    flow_deadline deadline = flow_after(FLOW_MS(1));
+
+    atomic_store((atomic_bool *)published, true);
+    EXPECT_EQ(WATCHED("a point in time", watch_time, &deadline, flow_sleep_until(FLOW_FOREVER)), 0);
+    return flow_ok(NULL);
+}
+
+/* Waits, and is woken when the flag is raised, unless that is forgotten. Ends with status 0 if nothing
+ * was found. */
+CHILD(lose_a_wakeup)
+{
+    const int64_t patience_ns = FLOW_S(TEST_ROUNDS(1, 5));
+    atomic_bool published = false;
+    flow_task task;
+
+    program_stage.watched = true;
+    atomic_store(&torture.hard_limit, FLOW_FOREVER);
+    report_open(FLOW_S(100), patience_ns);
+    test_start();
+    REQUIRE_EQUAL(flow_spawn(&task, *arg == 't' ? oversleep : wait_for_flag, &published), 0);
+    WAIT_UNTIL(atomic_load(&published));
+    atomic_store(&raised, true);
+    if (*arg == 'w')
+        REQUIRE_EQUAL(flow_wake(sleepers_waker), 0);
+    REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
+    test_nap(patience_ns + FLOW_MS(500)); /* it would be found now */
+    report_close();
+    test_stop();
+}
+
+static void test_lost_wakeups_are_found(void **state)
+{
+    static const char *const forgotten[] = {"flag", "timer"};
+    static struct child_end end;
+
+    (void)state;
+    child_run(&end, "look_at_waits", "");
+    child_must_exit(&end, 0);
+    child_run(&end, "lose_a_wakeup", "woken");
+    child_must_exit(&end, 0);
+    for (int i = 0; i < 2; i++) {
+        child_run(&end, "lose_a_wakeup", forgotten[i]);
+        child_must_exit(&end, REPORT_LOST);
+        child_must_say(&end, i ? "lost wake-up: waits for a point in time" : "lost wake-up: waits for a flag");
+        child_must_say(&end, "lost_wakeups=1,");
+        child_must_say(&end, "FAILED: wake-ups were lost");
+    }
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_each_task_runs_once),
+        TEST(test_lost_wakeups_are_found),
         TEST(test_everything_at_once),
+        TEST(test_each_task_runs_once),
     };
 
+    if (argc > 1)
+        return cases_main(argc, argv); /* of the children */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,7 @@ static int spawn_on(flow_task *task, int worker, flow_fn fn, void *arg)
 
 enum { YIELDERS = 10, YIELDS = 5000 };
 
-static int turns[YIELDERS], n_yielders; /* all on one worker */
+static atomic_int turns[YIELDERS], n_yielders; /* all on one worker */
 
 static flow_result take_turns(void *arg)
 {
@@ -55,7 +55,8 @@ static flow_result run_yielders(void *arg)
 {
     flow_task task[YIELDERS];
 
-    memset(turns, 0, sizeof turns);
+    for (int i = 0; i < YIELDERS; i++)
+        turns[i] = 0;
     n_yielders = 0;
     for (intptr_t i = 0; i < YIELDERS; i++)
         EXPECT_EQ(flow_spawn(&task[i], take_turns, (void *)i), 0);

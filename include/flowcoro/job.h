@@ -87,8 +87,16 @@ static inline struct flow__jobs *flow__jobs_here(void)
     return jobs;
 }
 
+/* The list is the thread's. The library's own build for a ThreadSanitizer that does not take a switch of
+ * coroutines for synchronisation (see core/strand.h) must not watch it. */
+#ifdef FLOW_TSAN_NO_SYNC
+#define FLOW__OF_THE_THREAD __attribute__((noinline, unused, no_sanitize("thread")))
+#else
+#define FLOW__OF_THE_THREAD inline
+#endif
+
 /* Takes the job back if it is the newest and nobody has seen it. */
-static inline bool flow__unfork(struct flow_job *job)
+static FLOW__OF_THE_THREAD bool flow__unfork(struct flow_job *job)
 {
     struct flow__jobs *jobs = flow__jobs_here();
 
@@ -102,7 +110,7 @@ static inline bool flow__unfork(struct flow_job *job)
 
 /* Offers fn(arg) to idle workers; flow_sync has its result. job must stay where it is until
  * then, as must what arg points to. Cannot fail and never suspends. From anywhere. */
-static inline void flow_fork(struct flow_job *job, flow_fn fn, void *arg)
+static FLOW__OF_THE_THREAD void flow_fork(struct flow_job *job, flow_fn fn, void *arg)
 {
     struct flow__jobs *jobs = flow__jobs_here();
     struct flow_job *older = jobs->newest;

@@ -3,10 +3,12 @@
  * Pools of blocks of one size, in memory of the node that uses them.
  *
  * A worker takes and gives blocks from a small store of its own, without an atomic operation; stores
- * are filled from and emptied into their node's depot. A block goes home to its own node's depot
- * wherever it is freed, together with others. Pools may be made, used and destroyed with or without a
- * running runtime, by coroutines and by foreign threads; blocks outlive flow_stop. None of these
- * functions suspends. In the child of a fork a pool must not be used. */
+ * are filled from and emptied into their node's depot. A store holds up to 64 blocks, and grows with
+ * use to 1,024, but not beyond 256 KiB, nor all stores of a pool beyond a 16th of max_blocks;
+ * flow_pool_shrink makes it small again. A block goes home to its own node's depot wherever it is
+ * freed, together with others. Pools may be made, used and destroyed with or without a running
+ * runtime, by coroutines and by foreign threads; blocks outlive flow_stop. None of these functions
+ * suspends. In the child of a fork a pool must not be used. */
 #ifndef FLOWCORO_POOL_H
 #define FLOWCORO_POOL_H
 

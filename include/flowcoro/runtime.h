@@ -12,11 +12,13 @@ FLOW_BEGIN_DECLS
 
 #define FLOW_WORKERS_AUTO (-1)
 
-/* What FLOW_OPTIONS_INIT sets stall_ns to. */
+/* What FLOW_OPTIONS_INIT sets stall_ns and report_leaks to. */
 #ifdef FLOW_DEBUG
-#define FLOW_STALL_NS FLOW_MS(100)
+#define FLOW_STALL_NS     FLOW_MS(25)
+#define FLOW_REPORT_LEAKS 1
 #else
-#define FLOW_STALL_NS ((int64_t)0)
+#define FLOW_STALL_NS     ((int64_t)0)
+#define FLOW_REPORT_LEAKS 0
 #endif
 
 /* How to start. Initialise with FLOW_OPTIONS_INIT, then set what differs. */
@@ -40,22 +42,35 @@ struct flow_options {
     bool measure_stacks;  /* for flow_stack_used and stack_used_most: each stack is filled with a
                            * pattern before its task starts, so it takes its whole size in memory
                            * and a start costs microseconds */
+    bool report_leaks;    /* flow_stop tells on stderr which tasks lived when it began, which had not
+                           * ended by its deadline, and which have ended and were never joined or
+                           * detached: how many of each place where they were spawned, and the
+                           * backtraces of those that live (on with FLOW_DEBUG) */
     size_t stack_bytes;   /* default stack class: a power of two, 16 KiB to 1 MiB (64 KiB) */
     size_t max_tasks;     /* live tasks that are possible; some hundreds more for each worker,
                            * and spawning gives -ENOSPC (4,000,000; 1 to 67,000,000) */
     int64_t spin_ns;      /* how long an idle worker looks for work before it parks, at most
                            * (20 us; 0 to 1 ms); cut to 0 when workers outnumber CPUs */
     int64_t stall_ns;     /* a worker that is kept by one coroutine for longer, as by a blocking
-                           * call, is reported on stderr, once for each time, at most 5 times a
-                           * minute (0: never; 100 ms with FLOW_DEBUG; 1 ms to 60 s). One that the
-                           * system gives no CPU looks the same. Takes a thread, which looks twice
-                           * in this span; not with workers = 0 */
+                           * call, is reported on stderr with a backtrace, once for each time, at
+                           * most 5 times a minute (0: never; 25 ms with FLOW_DEBUG; 1 ms to 60 s).
+                           * One that the system gives no CPU looks the same. Takes a thread, which
+                           * looks twice in this span; not with workers = 0. A worker that runs is
+                           * sent SIGURG to find out where, unless the program has a handler for it */
+    int dump_signal;      /* at this signal all tasks are listed on stderr as by flow_dump, and the
+                           * program goes on; 3 is SIGQUIT, that of Ctrl-\ (0: none). Its handler is
+                           * put back by flow_stop. Takes a thread, the same as stall_ns */
+    int64_t shuffle;      /* a test aid: not 0, and workers make every choice that is free by chance
+                           * (the next task, when a task must yield, how many are taken and from
+                           * whom) and pause now and then; it is slow. The number is the seed of
+                           * these choices; with workers = 0 they are the same each time (0 and up) */
 };
 
 #define FLOW_OPTIONS_INIT                                                                          \
     {                                                                                              \
         sizeof(struct flow_options), FLOW_WORKERS_AUTO, 0, 0, (uint64_t)0, false, false, false,    \
-            false, false, false, (size_t)64 * 1024, (size_t)4000000, FLOW_US(20), FLOW_STALL_NS    \
+            false, false, false, FLOW_REPORT_LEAKS, (size_t)64 * 1024, (size_t)4000000,            \
+            FLOW_US(20), FLOW_STALL_NS, 0, (int64_t)0                                              \
     }
 
 /* Sets options from text: "name=value" pairs separated by blanks or commas, the
@@ -67,7 +82,7 @@ struct flow_options {
 FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
 
 /* Starts the runtime. options NULL: the defaults. The environment then has the
- * last word: FLOW_WORKERS=n, and FLOW_OPTIONS in flow_options_parse()'s form.
+ * last word: FLOW_WORKERS=n, FLOW_SHUFFLE=seed, and FLOW_OPTIONS in flow_options_parse()'s form.
  * FLOW_TOPOLOGY=folder makes it believe in another machine, for tests: one that a folder describes
  * as /sys/devices/system does, and besides by the files "affinity" (the CPUs that may be used, such
  * as 0-3,8) and "mems_allowed" (the nodes). Workers then have places on it but are not pinned, and
@@ -107,7 +122,7 @@ FLOW_API int flow_run(const struct flow_options *options, flow_fn fn, void *arg,
  * FLOW_NOW it never waits. Returns the number of dispatches, 0 if the deadline came first.
  * -EDEADLK: with FLOW_FOREVER, tasks live but nothing can ever wake one (they
  * are listed on stderr). -EINVAL: the runtime has workers of its own. -EPERM:
- * from inside a coroutine. -EBUSY: another thread is driving. */
+ * from inside a coroutine. -EBUSY: another thread is driving, or about to for flow_stop. */
 FLOW_API int flow_drive(flow_deadline deadline);
 
 /* How the machine let us start. Text fields are static. */
@@ -135,10 +150,22 @@ struct flow_info {
  * From anywhere; never suspends. */
 FLOW_API int flow_info(struct flow_info *info);
 
-/* Writes one line per live task to fd: id, name, state, what it waits for,
- * worker, stack class, the address it was spawned from; then a summary. Tasks may come
- * and go meanwhile. Returns the number of tasks written or a negative errno. From anywhere; never
- * suspends (but write(2) may block). */
+/* Writes what every live task is doing to fd, as text. A line for each:
+ *   task 0x1000003e8 "name" waiting, waits for mutex at 0x55d0c8a4 since 12 ms, worker 0, node 0,
+ *   stack 64 KiB, 4 KiB touched, 472 B in use, spawned at 0x55d0c0bf, trace 3
+ * "queued" has not started; "ready" waits for its worker's turn; "running" ones, and those that are
+ * "active" (they start and stop too often), are not disturbed and have no backtrace. A wait names
+ * its kind and the address of what it is for (of a join: the task), since when (to some 200 us, or as
+ * long as a coroutine of its worker has run without a pause) and for how long at most. "holds mutex"
+ * names one of those that it has locked. Then the number of tasks, then the backtraces, the most
+ * frequent first, each with the number of tasks that have it and were spawned at the same place, their
+ * first few ids, and a line for each frame, the innermost first:
+ *   trace 3: 2 tasks, spawned at 0x55d0c0bf main+0x10f (server+0x3a9f): 0x1000003e8, 0x1000003e9
+ *       0x55d0c8ee flow__waiter_wait+0x9d (server+0x138ed)
+ * A function is named if the file's symbols are not stripped; the number in parentheses suits
+ * addr2line -e server. Workers go on meanwhile and tasks come and go; a million tasks take one or
+ * two seconds. Returns the number of tasks written or a negative errno. From anywhere, with some 8 KiB
+ * of stack; never suspends, but write(2) may block: then flow_stop waits for it. */
 FLOW_API int flow_dump(int fd);
 
 FLOW_END_DECLS

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The cases of perf/container.c for any container with push and pop: see perf/rivals/README. A rival
-// gives a type whose constructor takes a capacity and whose push(void *) and pop(void **) tell
+// gives a type whose constructor takes a capacity and the number of items that will come, and whose push(void *) and pop(void **) tell
 // whether they succeeded.
 //
 //   pair       n times a push and a pop, by one thread
@@ -9,12 +9,9 @@
 #ifndef PERF_RIVALS_CONTAINERS_HPP
 #define PERF_RIVALS_CONTAINERS_HPP
 
+#include "rival.h"
+
 #include <atomic>
-#include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <sched.h>
 #include <thread>
 #include <vector>
@@ -39,7 +36,7 @@ struct patience {
 
 template <class Container> static uint64_t run_pair(uint64_t n)
 {
-    Container c(capacity);
+    Container c(capacity, n);
     uint64_t sum = 0;
 
     for (uint64_t i = 1; i <= n; i++) {
@@ -54,7 +51,7 @@ template <class Container> static uint64_t run_pair(uint64_t n)
 
 template <class Container> static uint64_t run_crowd(uint64_t n, unsigned producers, unsigned consumers)
 {
-    Container c(capacity);
+    Container c(capacity, n);
     std::atomic<uint64_t> popped(0), sum(0);
     std::vector<std::thread> threads;
 
@@ -88,23 +85,25 @@ template <class Container> static uint64_t run_crowd(uint64_t n, unsigned produc
     return sum.load();
 }
 
-template <class Container> static int rival_main(int argc, char **argv)
+template <class Container, unsigned Each> static uint64_t run_each(uint64_t n, int)
 {
-    unsigned producers = 0, consumers = 0;
-    uint64_t n = argc == 4 ? strtoull(argv[3], nullptr, 10) : 0, checksum = 0;
-    double seconds = 0;
+    return run_crowd<Container>(n, Each, Each);
+}
 
-    if (argc != 4)
-        return 2;
-    if (strcmp(argv[1], "pair") && sscanf(argv[1], "%ux%u", &producers, &consumers) != 2)
-        return 77;
-    for (int round = 0; round < 2; round++) {
-        auto begin = std::chrono::steady_clock::now();
-        checksum = producers ? run_crowd<Container>(n, producers, consumers) : run_pair<Container>(n);
-        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    }
-    printf("%llu %.9f\n", (unsigned long long)checksum, seconds);
-    return 0;
+template <class Container> static uint64_t run_alone(uint64_t n, int)
+{
+    return run_pair<Container>(n);
+}
+
+template <class Container> static int container_main(int argc, char **argv, const char *version)
+{
+    static const rival_case cases[] = {
+        {"pair", run_alone<Container>, RIVAL_SAME},
+        {"1x1", run_each<Container, 1>, RIVAL_SAME},
+        {"4x4", run_each<Container, 4>, RIVAL_SAME},
+    };
+
+    return rival_main(argc, argv, version, cases, sizeof cases / sizeof *cases);
 }
 
 #endif

@@ -10,6 +10,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Not inlined, not cloned, and of one side only: else what surrounds a leaf decides how well the compiler
+ * does it. */
+#if defined(__clang__)
+#define WORK_LEAF __attribute__((noinline, unused))
+#else
+#define WORK_LEAF __attribute__((noinline, noclone, unused))
+#endif
+
 /* ---- nqueens: solutions for n queens; as in Cilk's examples a node copies its board ---- */
 
 enum { QUEENS_MOST = 16 };
@@ -70,16 +78,21 @@ struct matmul {
     int stride; /* of a row in memory */
 };
 
-static inline void matmul_block(struct matmul m)
+/* A part of BLOCK by BLOCK. */
+static WORK_LEAF void matmul_block(struct matmul m)
 {
-    for (int i = 0; i < m.n; i++)
-        for (int k = 0; k < m.n; k++) {
+    for (int i = 0; i < BLOCK; i++)
+        for (int k = 0; k < BLOCK; k++) {
             double x = m.a[(size_t)i * (size_t)m.stride + (size_t)k];
-            const double *b = m.b + (size_t)k * (size_t)m.stride;
-            double *c = m.c + (size_t)i * (size_t)m.stride;
+            const double *__restrict b = m.b + (size_t)k * (size_t)m.stride;
+            double *__restrict c = m.c + (size_t)i * (size_t)m.stride;
 
-            for (int j = 0; j < m.n; j++)
+            for (int j = 0; j < BLOCK; j += 4) { /* or the loop's place in memory decides */
                 c[j] += x * b[j];
+                c[j + 1] += x * b[j + 1];
+                c[j + 2] += x * b[j + 2];
+                c[j + 3] += x * b[j + 3];
+            }
         }
 }
 
@@ -142,7 +155,7 @@ static inline uint64_t sort_checksum(const uint32_t *a, size_t n)
 }
 
 /* Quicksort, then insertion. */
-static inline void sort_leaf(uint32_t *a, ptrdiff_t n)
+static WORK_LEAF void sort_leaf(uint32_t *a, ptrdiff_t n)
 {
     while (n > 24) {
         uint32_t x = a[0], y = a[n / 2], z = a[n - 1];
@@ -180,7 +193,7 @@ struct merge {
     size_t na, nb;
 };
 
-static inline void merge_leaf(struct merge m)
+static WORK_LEAF void merge_leaf(struct merge m)
 {
     size_t i = 0, j = 0, k = 0;
 

@@ -2,12 +2,16 @@
  *
  * The search; what it does is said in the header. It runs on one thread. A schedule is the list of
  * the answers to `choose`; the next one differs in the last answer that can be raised. (Depth-first
- * search without stored states: Godefroid, VeriSoft, 1997. The bound on preemptions: Musuvathi and
- * Qadeer, CHESS, 2007.) */
+ * search by running again: Godefroid, VeriSoft, 1997. The bound on preemptions: Musuvathi and
+ * Qadeer, CHESS, 2007.) What is left out of it, and why nothing is lost by that, stands in states.h.
+ *
+ * Answers are chosen outside of the model threads, on the program's own stack, so that the threads'
+ * stacks hold little but the model's frames. */
 #include "tests/model/explorer.h"
 
 #include "core/arch/switch.h"
 #include "sync/syscall.h"
+#include "tests/model/states.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -16,11 +20,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STACK_BYTES (64 * 1024)
+#define STACK_BYTES (16 * 1024)
 #define BUFFERED    8
 #define MOST_STEPS  4000 /* of one schedule: more is a loop without end */
 #define ARENA_BYTES (64 * 1024)
 #define MOST_ITEMS  64
+#define MOST_DEAD   16
+#define LONELY      61 /* steps; looked at again after each so many */
 
 struct buffered {
     void *p;
@@ -37,13 +43,17 @@ struct thread {
     void *futex; /* sleeps on it */
     bool deadline;
     int result; /* of the wait */
+    int asks;   /* for one of so many answers */
     int n_buffered;
     struct buffered buffer[BUFFERED];
     char *stack;
 };
 
+/* state: 0, or the one in which the question came. ran: who has made a step since, a bit each. */
 struct choice {
     unsigned char taken, of;
+    unsigned ran;
+    uint64_t state;
 };
 
 enum step { RUN, FLUSH, TIME_OUT, SPURIOUS };
@@ -53,17 +63,24 @@ struct option {
     struct thread *thread;
 };
 
-static const struct model *model;
+struct dead {
+    uintptr_t start, end;
+};
+
+/* Of the state. */
 static struct thread threads[MODEL_THREADS], outside, *self = &outside;
-static char stacks[MODEL_THREADS][STACK_BYTES] __attribute__((aligned(64)));
-static struct choice trail[MOST_STEPS * 4];
-static int depth, known, steps;
 static int preemptions, delays, spurious; /* left in this schedule */
-static bool tracing;
-static const char *replay;
-static char arena[ARENA_BYTES] __attribute__((aligned(64)));
 static size_t arena_used;
 static int taken[MOST_ITEMS];
+static struct dead dead[MOST_DEAD];
+
+void (*model_forget)(void);
+static const struct model *model NO_STATE;
+static char *stacks NO_STATE, *arena NO_STATE;
+static struct choice trail[MOST_STEPS * 4] NO_STATE;
+static int depth NO_STATE, known NO_STATE, steps NO_STATE, lonely NO_STATE, restarts NO_STATE;
+static bool tracing NO_STATE, pruned NO_STATE;
+static const char *replay NO_STATE;
 
 /* ---- failing ---- */
 
@@ -76,13 +93,14 @@ static void say(const char *text)
 
 static _Noreturn void fail(const char *what, const char *more)
 {
-    static char string[sizeof trail / sizeof trail[0] + 1];
+    static char string[sizeof trail / sizeof trail[0] + 16] NO_STATE;
+    int n = snprintf(string, 16, "%d:", restarts);
 
     for (int i = 0; i < depth; i++)
-        string[i] = (char)('0' + trail[i].taken);
+        string[n + i] = (char)('0' + trail[i].taken);
     fflush(stdout);
     say("FAILED model "), say(model->name), say(": "), say(what), say(more);
-    say("\n    replay "), say(model->name), say(" "), say(depth ? string : "-"), say("\n");
+    say("\n    replay "), say(model->name), say(" "), say(string), say("\n");
     _exit(1);
 }
 
@@ -112,9 +130,12 @@ static int choose(int n)
     if (depth == sizeof trail / sizeof trail[0])
         fail("too many choices", "");
     if (replay)
-        *c = (struct choice){replay[depth] ? (unsigned char)(replay[depth] - '0') : 0, (unsigned char)n};
+        *c = (struct choice){.taken = *replay ? (unsigned char)(*replay++ - '0') : 0};
     else if (depth >= known)
-        *c = (struct choice){0, (unsigned char)n}, known = depth + 1;
+        *c = (struct choice){.taken = 0}, known = depth + 1;
+    if (!c->of)
+        c->of = (unsigned char)n;
+    c->ran = 0;
     depth++;
     model_check(c->of == n && c->taken < n, "the same answers lead to the same questions", __LINE__);
     return c->taken;
@@ -146,6 +167,7 @@ static void commit_oldest(struct thread *t)
     memcpy(t->buffer[0].p, &t->buffer[0].value, t->buffer[0].bytes);
     t->n_buffered--;
     memmove(&t->buffer[0], &t->buffer[1], sizeof t->buffer[0] * (size_t)t->n_buffered);
+    memset(&t->buffer[t->n_buffered], 0, sizeof t->buffer[0]);
 }
 
 static void commit_all(struct thread *t)
@@ -163,30 +185,30 @@ static void trace(struct model_place at, const char *what, const void *p, uint64
 
 /* ---- who goes on ---- */
 
-static void thread_end(void);
-
 static long enter(void *arg)
 {
     (void)arg;
     model->thread((int)(self - threads));
-    thread_end();
-    return 0;
+    self->state = ENDED;
+    flow__switch(&self->context, &outside.context, 0);
+    fail("a thread went on after its end", "");
 }
 
-static void go_on_in(struct thread *t)
+/* Until it asks who goes on. */
+static void go_on_in(struct thread *t, long answer)
 {
-    struct thread *was = self;
-
     self = t;
-    if (t == &outside || t->started) {
-        flow__switch(&was->context, &t->context, 0);
-        return;
+    if (t->started) {
+        flow__switch(&outside.context, &t->context, answer);
+    } else {
+        t->started = true;
+        flow__call(&outside.context, t->stack + STACK_BYTES, enter, NULL);
     }
-    t->started = true;
-    flow__call(&was->context, t->stack + STACK_BYTES, enter, NULL);
+    model_check((char *)t->context.sp > t->stack && (char *)t->context.sp <= t->stack + STACK_BYTES,
+                "a thread is on its own stack", __LINE__);
 }
 
-/* What can happen next, in options[]; *n_free of them, at least, need no budget. */
+/* What can happen next, in options[]. */
 static int list_options(struct option *options)
 {
     int n = 0, running, n_ended = 0;
@@ -219,6 +241,11 @@ static int list_options(struct option *options)
     return n;
 }
 
+static void spend(int *bound)
+{
+    *bound -= *bound < MODEL_ANY;
+}
+
 static void wake(struct thread *t, int result)
 {
     t->state = READY;
@@ -234,12 +261,115 @@ static void prepare(struct option o, bool could, bool others)
     if (o.step == FLUSH)
         commit_oldest(o.thread);
     else if (o.step == TIME_OUT)
-        wake(o.thread, -ETIMEDOUT), preemptions -= others;
+        wake(o.thread, -ETIMEDOUT);
     else if (o.step == SPURIOUS)
-        wake(o.thread, 0), spurious--;
-    else
-        preemptions -= could && o.thread != self;
+        wake(o.thread, 0), spend(&spurious);
+    if (o.step == TIME_OUT ? others : o.step == RUN && could && o.thread != self)
+        spend(&preemptions);
     o.thread->yields = false;
+}
+
+static uint64_t hash_state(void)
+{
+    struct thread *who = self;
+    uint64_t hash;
+
+    self = &outside;
+    if (model_forget)
+        model_forget();
+    self = who;
+    hash = states_hash(arena_used);
+    for (int i = 0; i < model->n_threads; i++) {
+        struct thread *t = &threads[i];
+
+        if (t->started && t->state != ENDED)
+            hash = states_hash_more(hash, t->context.sp,
+                                    (size_t)(t->stack + STACK_BYTES - (char *)t->context.sp));
+    }
+    return hash | 1;
+}
+
+/* On the way to a state that is met again: has everybody who can go on made a step since, and does no
+ * store wait? Then they may do so for ever. (If not, it was the explorer that held something back.) */
+static void check_progress(uint64_t state)
+{
+    unsigned ran = 0, ready = 0;
+
+    for (int i = 0; i < model->n_threads; i++) {
+        if (threads[i].n_buffered)
+            return;
+        ready |= (unsigned)(threads[i].state == READY) << i;
+    }
+    for (int i = depth - 1; i >= 0; i--) {
+        ran |= trail[i].ran;
+        if (trail[i].state == state && (ready & ~ran) == 0)
+            fail("a loop without end", "");
+    }
+}
+
+/* Before a choice: does it come for the first time, and is everything that follows known? */
+static bool leads_nowhere(void)
+{
+    uint64_t state;
+
+    if (replay || depth < known)
+        return false;
+    state = hash_state();
+    pruned = states_seen(state);
+    if (pruned) {
+        check_progress(state);
+        return true;
+    }
+    known = depth + 1;
+    trail[depth] = (struct choice){.state = state};
+    return false;
+}
+
+/* Without a choice for long, as nobody may be taken off any more: does it wait in a loop for others? Then
+ * only a schedule in which these came first leads on. */
+static bool runs_in_circles(void)
+{
+    if (replay || depth < known || ++lonely < LONELY || lonely % LONELY)
+        return false;
+    for (int i = 0; i < model->n_threads; i++)
+        if (&threads[i] != self && threads[i].state == READY)
+            return pruned = states_seen(hash_state());
+    return false;
+}
+
+/* Has the threads run until all have ended, or nothing new can come. */
+static void run_threads(void)
+{
+    for (;;) {
+        struct option options[4 * MODEL_THREADS], o;
+        bool could = self != &outside && self->state == READY && !self->yields;
+        int n = list_options(options);
+
+        if (n == 0)
+            break;
+        if (n > 1)
+            lonely = 0;
+        if (n > 1 ? leads_nowhere() : runs_in_circles())
+            break;
+        o = options[choose(n)];
+        prepare(o, could, options[0].step == RUN || options[0].step == FLUSH);
+        if (o.step == FLUSH)
+            continue;
+        go_on_in(o.thread, 0);
+        if (depth)
+            trail[depth - 1].ran |= 1u << (o.thread - threads);
+        while (self->asks) {
+            int asks = self->asks;
+
+            if (leads_nowhere()) {
+                self = &outside;
+                return;
+            }
+            self->asks = 0;
+            go_on_in(self, choose(asks));
+        }
+    }
+    self = &outside;
 }
 
 /* Returns when the explorer lets the caller go on. */
@@ -247,31 +377,20 @@ static void point(void)
 {
     if (++steps > MOST_STEPS)
         fail("a loop without end", "");
-    for (;;) {
-        struct option options[4 * MODEL_THREADS], o;
-        bool could = self != &outside && self->state == READY && !self->yields;
-        int n = list_options(options);
-
-        if (n == 0) {
-            if (self != &outside)
-                go_on_in(&outside);
-            return;
-        }
-        o = options[choose(n)];
-        prepare(o, could, options[0].step == RUN || options[0].step == FLUSH);
-        if (o.step == FLUSH)
-            continue;
-        if (o.thread != self)
-            go_on_in(o.thread);
-        return;
-    }
+    flow__switch(&self->context, &outside.context, 0);
 }
 
-static void thread_end(void)
+int model_self(void)
 {
-    self->state = ENDED;
-    point();
-    fail("a thread went on after its end", "");
+    return self == &outside ? 0 : (int)(self - threads);
+}
+
+int model_choose(int n)
+{
+    if (self == &outside || n == 1)
+        return 0;
+    self->asks = n;
+    return (int)flow__switch(&self->context, &outside.context, 0);
 }
 
 void model_pause(void)
@@ -282,14 +401,48 @@ void model_pause(void)
     point();
 }
 
+/* ---- memory that is nobody's ---- */
+
+void model_dead(const void *p, size_t bytes)
+{
+    for (int i = 0; i < MOST_DEAD; i++)
+        if (!dead[i].end) {
+            dead[i] = (struct dead){(uintptr_t)p, (uintptr_t)p + bytes};
+            return;
+        }
+    fail("too much is dead", "");
+}
+
+void model_alive(const void *p)
+{
+    for (int i = 0; i < MOST_DEAD; i++)
+        if (dead[i].start == (uintptr_t)p)
+            dead[i] = (struct dead){0};
+}
+
+static void check_alive(const void *p, size_t bytes)
+{
+    for (int i = 0; i < MOST_DEAD; i++)
+        if ((uintptr_t)p < dead[i].end && (uintptr_t)p + bytes > dead[i].start)
+            fail("somebody looks at what is gone", "");
+}
+
 /* ---- operations ---- */
+
+/* Before each access. */
+static void visit(const void *p, size_t bytes, bool writes)
+{
+    if (states_touch(p, bytes, (int)(self - threads), writes))
+        point();
+    check_alive(p, bytes);
+}
 
 uint64_t model_load(struct model_place at, const void *p, size_t bytes)
 {
     uint64_t value;
 
     if (self != &outside)
-        point();
+        visit(p, bytes, false);
     value = get(p, bytes);
     for (int i = 0; i < self->n_buffered; i++)
         if (self->buffer[i].p == p)
@@ -298,21 +451,27 @@ uint64_t model_load(struct model_place at, const void *p, size_t bytes)
     return value;
 }
 
+/* Words that nobody else looks at are written at once. */
 void model_store(struct model_place at, void *p, size_t bytes, uint64_t value)
 {
+    bool shared;
+
     if (self == &outside) {
         memcpy(p, &value, bytes);
         return;
     }
-    point();
+    shared = states_touch(p, bytes, (int)(self - threads), true);
+    if (shared)
+        point();
+    check_alive(p, bytes);
     if (bytes < 8)
         value &= ((uint64_t)1 << 8 * bytes) - 1;
     if (self->n_buffered == BUFFERED)
         commit_oldest(self);
     self->buffer[self->n_buffered++] = (struct buffered){p, bytes, value};
     if (self->n_buffered == 1) {
-        if (delays > 0 && choose(2))
-            delays--;
+        if (shared && delays > 0 && model_choose(2))
+            spend(&delays);
         else
             commit_all(self);
     }
@@ -328,11 +487,23 @@ static void full_barrier(void)
     commit_all(self);
 }
 
+static void visit_for_rmw(void *p, size_t bytes)
+{
+    bool shared;
+
+    if (self == &outside)
+        return;
+    shared = states_touch(p, bytes, (int)(self - threads), true);
+    if (shared || self->n_buffered)
+        full_barrier();
+    check_alive(p, bytes);
+}
+
 uint64_t model_rmw(struct model_place at, void *p, size_t bytes, enum model_rmw what, uint64_t value)
 {
     uint64_t old, new;
 
-    full_barrier();
+    visit_for_rmw(p, bytes);
     old = get(p, bytes);
     new = what == MODEL_EXCHANGE ? value
           : what == MODEL_ADD    ? old + value
@@ -346,7 +517,7 @@ uint64_t model_rmw(struct model_place at, void *p, size_t bytes, enum model_rmw 
 
 bool model_cas(struct model_place at, void *p, size_t bytes, void *expected, uint64_t value)
 {
-    full_barrier();
+    visit_for_rmw(p, bytes);
     if (memcmp(p, expected, bytes) == 0) {
         memcpy(p, &value, bytes);
         trace(at, "cas", p, value);
@@ -357,21 +528,25 @@ bool model_cas(struct model_place at, void *p, size_t bytes, void *expected, uin
     return false;
 }
 
-/* The compiler calls these at plain accesses, as it would ThreadSanitizer's. A model thread's own
- * stack is of no interest to others, but for what lies in an operation's frame elsewhere. */
-static void plain(const char *what, const void *p)
+/* The compiler calls these at plain accesses, as it would ThreadSanitizer's. They see what waits in the
+ * thread's own buffer. */
+static void plain(const char *what, const void *p, size_t bytes, bool writes)
 {
-    if (self == &outside || ((const char *)p >= self->stack && (const char *)p < self->stack + STACK_BYTES))
+    if (self == &outside)
         return;
-    point();
+    visit(p, bytes, writes);
+    for (int i = 0; i < self->n_buffered; i++)
+        if ((char *)self->buffer[i].p < (const char *)p + bytes &&
+            (const char *)p < (char *)self->buffer[i].p + self->buffer[i].bytes)
+            commit_all(self);
     trace((struct model_place){"plain", 0}, what, p, 0);
 }
 
 #define PLAIN(n)                                                                                   \
     void __tsan_read##n(void *p);                                                                  \
     void __tsan_write##n(void *p);                                                                 \
-    void __tsan_read##n(void *p) { plain("read", p); }                                             \
-    void __tsan_write##n(void *p) { plain("write", p); }
+    void __tsan_read##n(void *p) { plain("read", p, n, false); }                                   \
+    void __tsan_write##n(void *p) { plain("write", p, n, true); }
 PLAIN(1)
 PLAIN(2)
 PLAIN(4)
@@ -379,8 +554,8 @@ PLAIN(8)
 PLAIN(16)
 void __tsan_read_range(void *p, size_t bytes);
 void __tsan_write_range(void *p, size_t bytes);
-void __tsan_read_range(void *p, size_t bytes) { (void)bytes, plain("read", p); }
-void __tsan_write_range(void *p, size_t bytes) { (void)bytes, plain("write", p); }
+void __tsan_read_range(void *p, size_t bytes) { plain("read", p, bytes, false); }
+void __tsan_write_range(void *p, size_t bytes) { plain("write", p, bytes, true); }
 void __tsan_init(void);
 void __tsan_func_entry(void *p);
 void __tsan_func_exit(void);
@@ -418,9 +593,22 @@ static int sys_futex_wake(flow__atomic(uint32_t) * word, int n)
                 waits[n_waits++] = &threads[i];
         if (n_waits == 0)
             break;
-        wake(waits[choose(n_waits)], 0);
+        wake(waits[model_choose(n_waits)], 0);
     }
     return woken;
+}
+
+/* Each thread passes it at a moment of its own. */
+static int sys_barrier(void)
+{
+    full_barrier();
+    trace(MODEL_HERE, "barrier in all threads", NULL, 0);
+    for (int i = 0; i < model->n_threads; i++)
+        if (threads[i].n_buffered) {
+            point();
+            commit_all(&threads[i]);
+        }
+    return 0;
 }
 
 static int64_t sys_now(void)
@@ -436,7 +624,7 @@ static void *sys_map(size_t bytes, int prot, int flags)
     bytes = (bytes + 63) & ~(size_t)63;
     model_check(arena_used + bytes <= ARENA_BYTES, "the arena is large enough", __LINE__);
     arena_used += bytes;
-    return memset(p, 0, bytes);
+    return p;
 }
 
 static int sys_unmap(void *start, size_t bytes)
@@ -449,6 +637,7 @@ struct flow__syscalls flow__sys = {
     .futex_wait = sys_futex_wait,
     .futex_wake = sys_futex_wake,
     .now = sys_now,
+    .barrier = sys_barrier,
     .map = sys_map,
     .unmap = sys_unmap,
 };
@@ -473,38 +662,77 @@ void model_all_taken_once(int first, int n)
 
 /* ---- the search ---- */
 
-static void run_once(bool quick)
+static void set_bounds(bool quick)
 {
-    memset(threads, 0, sizeof threads);
-    memset(taken, 0, sizeof taken);
-    for (int i = 0; i < MODEL_THREADS; i++)
-        threads[i].stack = stacks[i];
-    self = &outside;
-    depth = steps = 0;
-    arena_used = 0;
     preemptions = quick ? model->quick : model->preemptions;
     delays = quick && model->delays > 1 ? 1 : model->delays;
     spurious = quick && model->spurious > 1 ? 1 : model->spurious;
+}
+
+static void run_once(bool quick)
+{
+    states_restore();
+    memset(stacks, 0, MODEL_THREADS * STACK_BYTES);
+    for (int i = 0; i < MODEL_THREADS; i++)
+        threads[i].stack = stacks + i * STACK_BYTES;
+    depth = steps = lonely = 0;
+    pruned = false;
+    set_bounds(quick);
     model->setup();
-    point();
-    model->check();
+    run_threads();
+    if (!pruned)
+        model->check();
+}
+
+/* False: that was the last one. Begins anew if points were missing. */
+static bool next(void)
+{
+    if (!states_have_learned())
+        return next_schedule();
+    states_reset(true);
+    known = 0;
+    restarts++;
+    return true;
 }
 
 static void explore(bool quick, uint64_t most)
 {
     uint64_t n = 0;
     bool more = true;
+    int bound[3];
+    char text[3][8];
 
-    for (known = 0; more && n < most; n++) {
+    set_bounds(quick);
+    memcpy(bound, (int[]){preemptions, delays, spurious}, sizeof bound);
+    for (int i = 0; i < 3; i++)
+        snprintf(text[i], sizeof text[i], bound[i] < MODEL_ANY ? "%d" : "any", bound[i]);
+    states_reset(false);
+    for (known = restarts = 0; more && n < most; n++) {
         alarm(10);
         run_once(quick);
-        more = next_schedule();
+        more = next();
     }
     alarm(0);
-    printf("ok model %s: %llu schedules, %s (preemptions %d, delays %d, spurious %d)\n", model->name,
-           (unsigned long long)n, more ? "NOT exhaustive: cut off" : "exhaustive",
-           quick ? model->quick : model->preemptions, quick && model->delays > 1 ? 1 : model->delays,
-           quick && model->spurious > 1 ? 1 : model->spurious);
+    printf("ok model %s: %llu schedules, %llu states, %s (preemptions %s, delays %s, spurious %s)\n",
+           model->name, (unsigned long long)n, (unsigned long long)states_count(),
+           more ? "NOT exhaustive: cut off" : "exhaustive", text[0], text[1], text[2]);
+}
+
+/* The string begins with the number of times that the search has to learn before. */
+static void replay_one(bool quick, const char *string)
+{
+    int times = atoi(string);
+
+    states_reset(false);
+    for (known = restarts = 0; restarts < times;) {
+        run_once(quick);
+        if (!next())
+            fail("this is no schedule of it", "");
+    }
+    replay = strchr(string, ':') ? strchr(string, ':') + 1 : "";
+    tracing = true;
+    run_once(quick);
+    printf("ok model %s: this schedule passes\n", model->name);
 }
 
 static void handle_signals(void)
@@ -528,18 +756,15 @@ int model_main(int argc, char **argv, const struct model *models, int n)
 
     handle_signals();
     setvbuf(stdout, NULL, _IOLBF, 0);
+    stacks = aligned_alloc(64, MODEL_THREADS * STACK_BYTES);
+    arena = aligned_alloc(64, ARENA_BYTES);
+    states_open(arena, ARENA_BYTES, (uint64_t)1 << (quick ? 22 : 25));
     for (int i = 0; i < n; i++) {
         model = &models[i];
-        if (argc >= 4 && strcmp(argv[1], "replay") == 0) {
-            if (strcmp(argv[2], model->name) != 0)
-                continue;
-            replay = argv[3];
-            tracing = true;
-            run_once(argc > 4 && strcmp(argv[4], "quick") == 0);
-            printf("ok model %s: this schedule passes\n", model->name);
-        } else {
+        if (argc < 4 || strcmp(argv[1], "replay") != 0)
             explore(quick, most);
-        }
+        else if (strcmp(argv[2], model->name) == 0)
+            replay_one(argc > 4 && strcmp(argv[4], "quick") == 0, argv[3]);
     }
     return 0;
 }

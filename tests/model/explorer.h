@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT
  *
- * The explorer: runs the code of sync/ in every order that its bounds allow.
+ * The explorer: runs the code of sync/ and core/ in every order that its bounds allow.
  *
  * This header is the second back end of sync/atomic.h (compiled with -DFLOW_MODEL='"tests/model/
  * explorer.h"'), so that what is explored is the very code that the library is made of. Each model
- * thread is a coroutine on one real thread. Before each atomic operation, each system call of the table
- * and each plain access to shared memory it asks the explorer who goes on. Answers are enumerated
- * depth first, so that a search that ends has seen all of them.
+ * thread is a coroutine on one real thread. Before each atomic operation and plain access to shared
+ * memory, and before each system call of the table, it asks the explorer who goes on. Answers are
+ * enumerated depth first; what states.h says is left out. A search that ends has seen all.
  *
  * Memory is that of x86-64 (TSO): a store may wait in its thread's buffer, behind earlier stores of
- * it, until any later moment; read-modify-writes and system calls empty the buffer first. Plain
- * writes are not buffered. Weaker orders (relaxed against acquire) cannot be told apart here.
+ * it, until any later moment; read-modify-writes and system calls empty the buffer first, and
+ * membarrier all threads' buffers. Plain writes are not buffered. Weaker orders (relaxed against acquire) cannot be told apart here.
  *
  * Bounds of a schedule: how often a thread is taken off that could go on (`preemptions`), how many
- * stores begin a wait in an empty buffer (`delays`), how many futex waits end without reason (`spurious`).
- * A time-out while others can go on counts as a preemption. */
+ * stores begin a wait in an empty buffer (`delays`), how many futex waits end without reason
+ * (`spurious`). A time-out while others can go on counts as a preemption. */
 #ifndef FLOW_TESTS_MODEL_EXPLORER_H
 #define FLOW_TESTS_MODEL_EXPLORER_H
+
+#ifdef __cplusplus
+#include "tests/model/relacy_run.h"
+#else
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,6 +38,15 @@ void model_store(struct model_place at, void *p, size_t bytes, uint64_t value);
 uint64_t model_rmw(struct model_place at, void *p, size_t bytes, enum model_rmw what, uint64_t value);
 bool model_cas(struct model_place at, void *p, size_t bytes, void *expected, uint64_t value);
 void model_pause(void); /* somebody else is to make a step, if anybody can */
+int model_self(void);    /* the thread's number */
+int model_choose(int n); /* any of 0 to n - 1: the search tries them all */
+
+/* Set in setup(): clears what makes states differ and is never looked at, such as counters. */
+extern void (*model_forget)(void);
+
+/* Nobody may look at it any more, until model_alive(p). */
+void model_dead(const void *p, size_t bytes);
+void model_alive(const void *p);
 
 #define MODEL_HERE         ((struct model_place){__func__, __LINE__})
 #define MODEL_LOAD(p)      ((__typeof__(*(p)))model_load(MODEL_HERE, (p), sizeof *(p)))
@@ -47,6 +60,7 @@ void model_pause(void); /* somebody else is to make a step, if anybody can */
 #define MODEL_CAS(p, expected, v) model_cas(MODEL_HERE, (p), sizeof *(p), (expected), (uint64_t)(v))
 
 #define flow__atomic(type) __typeof__(type)
+#define flow__plain(type)  __typeof__(type)
 
 #define load_relaxed(p) MODEL_LOAD(p)
 #define load_acquire(p) MODEL_LOAD(p)
@@ -77,6 +91,7 @@ void model_pause(void); /* somebody else is to make a step, if anybody can */
 /* ---- what a model consists of ---- */
 
 #define MODEL_THREADS 4
+#define MODEL_ANY     1000 /* a bound that is none */
 
 struct model {
     const char *name;
@@ -102,5 +117,7 @@ static inline void *model_item(int number)
 {
     return (void *)(intptr_t)number;
 }
+
+#endif /* __cplusplus */
 
 #endif

@@ -54,7 +54,8 @@ static void check(void)
 
 int main(int argc, char **argv)
 {
-    static const struct model models[] = {{"inbox", 3, setup, thread, check, 3, 1, 0, 2}};
+    static const struct model models[] = {
+        {"inbox", 3, setup, thread, check, MODEL_ANY, MODEL_ANY, 0, 2}};
 
     return model_main(argc, argv, models, 1);
 }

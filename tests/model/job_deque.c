@@ -57,8 +57,8 @@ static void check(void)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"job_deque", 2, setup, thread, check, 5, 2, 0, 3},
-        {"job_deque_two_thieves", 3, setup, thread, check, 2, 1, 0, 1},
+        {"job_deque", 2, setup, thread, check, MODEL_ANY, MODEL_ANY, 0, 3},
+        {"job_deque_two_thieves", 3, setup, thread, check, MODEL_ANY, MODEL_ANY, 0, 1},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

@@ -183,9 +183,9 @@ static void thread_claim(int self)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"parker_inbox", 3, setup_inbox, thread_inbox, check_idle, 3, 2, 1, 2},
-        {"parker_group", 3, setup_group, thread_group, check_idle, 2, 1, 0, 1},
-        {"parker_claim", 3, setup_claim, thread_claim, check_idle, 3, 0, 0, 2},
+        {"parker_inbox", 3, setup_inbox, thread_inbox, check_idle, MODEL_ANY, MODEL_ANY, MODEL_ANY, 2},
+        {"parker_group", 3, setup_group, thread_group, check_idle, 4, 2, 0, 1},
+        {"parker_claim", 3, setup_claim, thread_claim, check_idle, MODEL_ANY, MODEL_ANY, 1, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

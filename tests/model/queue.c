@@ -157,10 +157,10 @@ static void check_spares(void)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"queue_pair", 2, setup, thread_pair, check_pair, 4, 1, 0, 2},
-        {"queue_change", 3, setup, thread_change, check_change, 2, 0, 0, 1},
+        {"queue_pair", 2, setup, thread_pair, check_pair, 5, 2, 0, 2},
+        {"queue_change", 3, setup, thread_change, check_change, 3, 0, 0, 1},
         {"queue_reuse", 3, setup, thread_reuse, check_reuse, 2, 0, 0, 1},
-        {"queue_spares", 2, setup_spares, thread_spares, check_spares, 2, 0, 0, 2},
+        {"queue_spares", 2, setup_spares, thread_spares, check_spares, 4, 1, 0, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

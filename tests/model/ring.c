@@ -107,11 +107,11 @@ static void check(void)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"ring", 2, setup_many, thread_items, check, 3, 2, 0, 2},
-        {"ring_three", 3, setup_many, thread_items, check, 2, 1, 0, 1},
-        {"ring_batches", 3, setup_many, thread_batches, check, 2, 0, 0, 1},
-        {"ring_single", 2, setup_single, thread_items, check, 3, 2, 0, 2},
-        {"ring_single_batches", 2, setup_single, thread_batches, check, 3, 2, 0, 2},
+        {"ring", 2, setup_many, thread_items, check, MODEL_ANY, MODEL_ANY, 0, 2},
+        {"ring_three", 3, setup_many, thread_items, check, MODEL_ANY, MODEL_ANY, 0, 1},
+        {"ring_batches", 3, setup_many, thread_batches, check, MODEL_ANY, MODEL_ANY, 0, 1},
+        {"ring_single", 2, setup_single, thread_items, check, MODEL_ANY, MODEL_ANY, 0, 2},
+        {"ring_single_batches", 2, setup_single, thread_batches, check, MODEL_ANY, MODEL_ANY, 0, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

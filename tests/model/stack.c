@@ -104,10 +104,10 @@ static void check_three(void)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"stack", 2, setup, thread, check, 4, 2, 0, 2},
-        {"stack_three", 3, setup, thread, check_three, 2, 0, 0, 1},
-        {"stack_new", 2, setup_empty, thread_new, check_new, 3, 1, 0, 2},
-        {"stack_tag", 3, setup, thread_tag, check_tag, 3, 0, 0, 3},
+        {"stack", 2, setup, thread, check, MODEL_ANY, MODEL_ANY, 0, 2},
+        {"stack_three", 3, setup, thread, check_three, 3, 0, 0, 1},
+        {"stack_new", 2, setup_empty, thread_new, check_new, MODEL_ANY, MODEL_ANY, 0, 2},
+        {"stack_tag", 3, setup, thread_tag, check_tag, MODEL_ANY, MODEL_ANY, 0, 2},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

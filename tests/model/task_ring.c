@@ -66,8 +66,8 @@ static void check(void)
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
-        {"task_ring", 2, setup, thread, check, 3, 2, 0, 2},
-        {"task_ring_two_thieves", 3, setup, thread, check, 2, 0, 0, 1},
+        {"task_ring", 2, setup, thread, check, MODEL_ANY, MODEL_ANY, 0, 2},
+        {"task_ring_two_thieves", 3, setup, thread, check, 4, 2, 0, 1},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);

@@ -16,7 +16,7 @@
 
 #include <stdio.h>
 
-enum { CHILD_LIMIT_S = 30, CHILD_FAILED = 99, CHILD_SKIPPED = 77 };
+enum { CHILD_LIMIT_S = 60, CHILD_FAILED = 99, CHILD_SKIPPED = 77 };
 
 struct child_end {
     int code;  /* exit status, or -1 */
@@ -85,6 +85,10 @@ void child_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
             test_nap(FLOW_US(200));                                                                \
         }                                                                                          \
     } while (0)
+
+/* What execv(argv[0], argv) takes to run CHILD(name) with arg, in a process of whatever kind. */
+enum { CHILD_ARGS = 6 };
+void child_command(char *argv[CHILD_ARGS], const char *name, const char *arg);
 
 /* Of this process. */
 long thread_count(void);

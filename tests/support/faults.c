@@ -4,20 +4,26 @@
 #include "sync/syscall.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 const char *const fault_names[FAULT_KINDS] = {
     "map",           "advise",           "protect",          "bind",
-    "allocate",      "thread_create",    "futex_wait EINTR", "futex_wait EAGAIN"};
+    "allocate",      "thread_create",    "barrier",          "cpu",
+    "futex_wait EINTR", "futex_wait EAGAIN"};
+
+enum { GUARD_INSTALL = 102 }; /* MADV_GUARD_INSTALL */
 
 static atomic_int armed_kind;
+static atomic_long calls[FAULT_KINDS];
 static atomic_long countdown, maps, mapped_bytes, allocations, threads;
-static atomic_bool fired, stays;
+static atomic_bool fired, stays, no_guard_install;
 
 static bool fails(enum fault kind)
 {
     long left;
 
+    atomic_fetch_add(&calls[kind], 1);
     if (atomic_load(&armed_kind) != (int)kind)
         return false;
     left = atomic_fetch_sub(&countdown, 1);
@@ -52,6 +58,8 @@ static int protect(void *start, size_t bytes, int prot)
 
 static int advise(void *start, size_t bytes, int advice)
 {
+    if (advice == GUARD_INSTALL && atomic_load(&no_guard_install))
+        return -EINVAL;
     return fails(FAULT_ADVISE) ? -ENOMEM : flow__sys_real.advise(start, bytes, advice);
 }
 
@@ -96,15 +104,27 @@ static int futex_wait(flow__atomic(uint32_t) * word, uint32_t expected, int64_t 
     if (flow__sys_real.now() >= deadline)
         return -ETIMEDOUT;
     if (fails(FAULT_WAIT_EINTR))
-        return -EINTR;
+        return sched_yield(), -EINTR; /* where no wait ever waits, others must run all the same */
     if (fails(FAULT_WAIT_EAGAIN))
-        return -EAGAIN;
+        return sched_yield(), -EAGAIN;
     return flow__sys_real.futex_wait(word, expected, deadline);
+}
+
+static int barrier(void)
+{
+    return fails(FAULT_BARRIER) ? -ENOSYS : flow__sys_real.barrier();
+}
+
+static int cpu(void)
+{
+    return fails(FAULT_CPU) ? -ENOSYS : flow__sys_real.cpu();
 }
 
 void faults_open(void)
 {
     atomic_store(&armed_kind, -1);
+    flow__sys.barrier = barrier;
+    flow__sys.cpu = cpu;
     flow__sys.map = map;
     flow__sys.unmap = unmap;
     flow__sys.protect = protect;
@@ -116,14 +136,26 @@ void faults_open(void)
     flow__sys.futex_wait = futex_wait;
 }
 
+void faults_refuse_guard_install(void)
+{
+    atomic_store(&no_guard_install, true);
+}
+
 void faults_arm(enum fault kind, long n, bool forever)
 {
     atomic_store(&armed_kind, -1);
     atomic_store(&fired, false);
     atomic_store(&stays, forever);
     atomic_store(&countdown, n);
+    for (int i = 0; i < FAULT_KINDS; i++)
+        atomic_store(&calls[i], 0);
     if (n > 0)
         atomic_store(&armed_kind, (int)kind);
+}
+
+long faults_calls(enum fault kind)
+{
+    return atomic_load(&calls[kind]);
 }
 
 bool faults_fired(void)

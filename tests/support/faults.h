@@ -15,6 +15,8 @@ enum fault {
     FAULT_BIND,
     FAULT_ALLOCATE,
     FAULT_THREAD,
+    FAULT_BARRIER,    /* membarrier */
+    FAULT_CPU,        /* getcpu */
     FAULT_WAIT_EINTR, /* a futex wait that comes back too early */
     FAULT_WAIT_EAGAIN,
     FAULT_KINDS,
@@ -25,11 +27,15 @@ extern const char *const fault_names[FAULT_KINDS];
 /* Puts the counting table in place. Before flow_start. */
 void faults_open(void);
 
+/* The system knows of no guard pages by madvise, so that stacks are guarded by `protect`. */
+void faults_refuse_guard_install(void);
+
 /* From now on the n-th call of this kind fails (0: none), and with `forever` every later one too. */
 void faults_arm(enum fault kind, long n, bool forever);
 
-/* Has it failed since it was armed? */
+/* Has it failed since it was armed? How many calls of a kind were there since then? */
 bool faults_fired(void);
+long faults_calls(enum fault kind);
 
 struct faults_balance {
     long maps, mapped_bytes, allocations, threads;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/support/machine.h"
 
+#include "tests/support/test.h"
+
 #include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
@@ -208,4 +210,16 @@ void machine_close(void)
         unsetenv("FLOW_TOPOLOGY");
     must(nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0, root);
     root[0] = '\0';
+}
+
+int machine_setup(void **state)
+{
+    machine_open(NULL);
+    return test_setup(state);
+}
+
+int machine_teardown(void **state)
+{
+    machine_close();
+    return test_teardown(state);
 }

@@ -45,4 +45,9 @@ void machine_remove(const char *path);
 /* The path of a file in it; valid until the next call. */
 const char *machine_path(const char *path);
 
+/* A test that begins with an empty folder. */
+int machine_setup(void **state);
+int machine_teardown(void **state);
+#define MACHINE_TEST(function) cmocka_unit_test_setup_teardown(function, machine_setup, machine_teardown)
+
 #endif

@@ -8,10 +8,10 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-enum { MAX_CALLS = 3 };
+enum { MAX_CALLS = 8 };
 
 /* Load the call's number; for each refused one, jump to the last line; allow; refuse. */
-static void refuse(const long *calls, int n, int error)
+void sandbox_refuse(const long *calls, int n, int error)
 {
     struct sock_filter filter[MAX_CALLS + 3] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
@@ -32,12 +32,12 @@ void sandbox_refuse_memory_policy(int error, bool only_mbind)
 {
     static const long calls[] = {SYS_mbind, SYS_get_mempolicy, SYS_move_pages};
 
-    refuse(calls, only_mbind ? 1 : 3, error);
+    sandbox_refuse(calls, only_mbind ? 1 : 3, error);
 }
 
 void sandbox_refuse_pinning(int error)
 {
     static const long calls[] = {SYS_sched_setaffinity};
 
-    refuse(calls, 1, error);
+    sandbox_refuse(calls, 1, error);
 }

@@ -6,8 +6,11 @@
 
 #include <stdbool.h>
 
-/* mbind gives `error` from now on; unless only_mbind, get_mempolicy and move_pages do too.
- * Skips the case where seccomp itself is refused. Threads that exist already are not affected. */
+/* These system calls (at most 8) give `error` from now on, here and in what is executed. Skips the case
+ * where seccomp itself is refused. Threads that exist already are not affected. */
+void sandbox_refuse(const long *calls, int n, int error);
+
+/* So does mbind; unless only_mbind, get_mempolicy and move_pages do too. */
 void sandbox_refuse_memory_policy(int error, bool only_mbind);
 
 /* So does sched_setaffinity. */

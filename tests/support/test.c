@@ -43,6 +43,11 @@ void test__expect_equal(const char *file, int line, const char *text, long long 
         note(file, line, "%s is %lld, expected %lld", text, actual, expected);
 }
 
+bool test_failed(void)
+{
+    return atomic_load(&failures) != 0;
+}
+
 void test__judge(const char *file, int line)
 {
     unsigned n = atomic_load(&failures);
@@ -98,6 +103,13 @@ int test_teardown(void **state)
 
 /* ---- the runtime ---- */
 
+long test_storm_size(long usual)
+{
+    const char *text = getenv("FLOW_TEST_STORM");
+
+    return text ? atol(text) : usual;
+}
+
 int test_workers(void)
 {
     const char *text = getenv("FLOW_TEST_WORKERS");
@@ -116,7 +128,8 @@ struct flow_options test_options(void)
     struct flow_options options = FLOW_OPTIONS_INIT;
 
     options.workers = test_workers();
-    options.stall_ns = 0; /* a debug build would add its monitor to the threads that tests count */
+    options.stall_ns = 0; /* a debug build would add its monitor to the threads that tests count, */
+    options.report_leaks = false; /* and tell of all that they leave behind on purpose */
     return options;
 }
 
@@ -132,6 +145,22 @@ void test_start(void)
 {
     struct flow_options options = test_options();
 
+    test_start_with(&options);
+}
+
+void test_start_driven(void)
+{
+    struct flow_options options = test_options();
+
+    options.workers = 0;
+    test_start_with(&options);
+}
+
+void test_start_stacks(size_t stack_bytes)
+{
+    struct flow_options options = test_options();
+
+    options.stack_bytes = stack_bytes;
     test_start_with(&options);
 }
 

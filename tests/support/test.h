@@ -7,7 +7,8 @@
  * assert_no_failures() judges on the test's thread.
  *
  *   FLOW_TEST_WORKERS  workers of test_start() (2)
- *   FLOW_TEST_SEED     replays what test_seed() chose before */
+ *   FLOW_TEST_SEED     replays what test_seed() chose before
+ *   FLOW_TEST_STORM    coroutines in a cancel storm: 1000000 take 4 GB and some 10 s */
 #ifndef FLOW_TESTS_SUPPORT_TEST_H
 #define FLOW_TESTS_SUPPORT_TEST_H
 
@@ -34,10 +35,26 @@
 #else
 #define TEST_ASAN 0
 #endif
-#define TEST_SANITIZED (TEST_ASAN || TEST_TSAN)
+#ifdef FLOW_VALGRIND
+#define TEST_VALGRIND 1
+#else
+#define TEST_VALGRIND 0
+#endif
+#define TEST_SANITIZED (TEST_ASAN || TEST_TSAN || TEST_VALGRIND)
 
-/* A number of rounds, or fewer under a sanitizer. */
-#define TEST_ROUNDS(plain, sanitized) (TEST_SANITIZED ? (sanitized) : (plain))
+/* Built for an emulator of another CPU (make check-arm64): -DFLOW_TEST_EMULATED. */
+#ifdef FLOW_TEST_EMULATED
+#define TEST_EMULATED 1
+#else
+#define TEST_EMULATED 0
+#endif
+#define TEST_SLOW (TEST_SANITIZED || TEST_EMULATED)
+
+/* A number of rounds, or fewer where each takes ten times as long. */
+#define TEST_ROUNDS(plain, slow) (TEST_SLOW ? (slow) : (plain))
+
+/* How many coroutines are cancelled at once, unless FLOW_TEST_STORM says another number. */
+long test_storm_size(long usual);
 
 /* ---- expectations, from any thread or coroutine ---- */
 
@@ -55,6 +72,9 @@ void test__expect_equal(const char *file, int line, const char *text, long long 
 #define assert_no_failures() test__judge(__FILE__, __LINE__)
 void test__judge(const char *file, int line);
 
+/* Has one failed since? */
+bool test_failed(void);
+
 /* ---- the runtime ---- */
 
 enum { TEST_MOST_WORKERS = 64 };
@@ -65,6 +85,8 @@ struct flow_options test_options(void); /* the defaults, with test_workers() */
  * flow_stop's; if nothing does, all that was spawned has finished and all stacks are back. */
 void test_start(void);
 void test_start_with(const struct flow_options *options);
+void test_start_driven(void); /* without workers */
+void test_start_stacks(size_t stack_bytes);
 void test_stop(void);
 
 /* Starts, runs fn(NULL) as a task to its end, and stops. */

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// The cases of perf/channel.c and perf/mutex.c with Boost.Fiber. See perf/rivals/README.
+// The cases of perf/spawn_join.c, tasks.c, yield.c, channel.c and locks.c with Boost.Fiber. See
+// perf/rivals/README.
 //
 // One thread: its round-robin scheduler. More: its work-sharing one, and each of the threads takes
 // part until the work is done.
+#include "../rival.h"
+
 #include <boost/fiber/all.hpp>
+#include <boost/version.hpp>
 
 #include <atomic>
-#include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -73,7 +71,7 @@ static uint64_t buffered(uint64_t n, unsigned pairs)
     return total;
 }
 
-static uint64_t mutex(uint64_t n, unsigned tasks)
+static uint64_t mutex(uint64_t n, unsigned tasks, bool yields)
 {
     fibers::mutex lock;
     uint64_t counter = 0;
@@ -85,6 +83,8 @@ static uint64_t mutex(uint64_t n, unsigned tasks)
                 std::lock_guard<fibers::mutex> hold(lock);
 
                 counter = counter + 1;
+                if (yields)
+                    boost::this_fiber::yield();
             }
         });
     for (auto &f : fiber)
@@ -92,35 +92,134 @@ static uint64_t mutex(uint64_t n, unsigned tasks)
     return counter;
 }
 
-static std::function<uint64_t(uint64_t)> find(const char *name)
+// Stacks as small as ours, from malloc. (Its pooled stacks must stay with one thread.)
+template <class F> static fibers::fiber start(fibers::launch when, F body)
 {
-    if (!strcmp(name, "pingpong"))
-        return pingpong;
-    if (!strcmp(name, "one"))
-        return [](uint64_t n) { return buffered(n, 1); };
-    if (!strcmp(name, "four"))
-        return [](uint64_t n) { return buffered(n, 4); };
-    if (!strcmp(name, "mutex1"))
-        return [](uint64_t n) { return mutex(n, 1); };
-    if (!strcmp(name, "mutex8"))
-        return [](uint64_t n) { return mutex(n, 8); };
-    return nullptr;
+    return fibers::fiber(when, std::allocator_arg, fibers::fixedsize_stack(16 * 1024), body);
 }
+
+static uint64_t spawn_join(uint64_t n, fibers::launch when)
+{
+    uint64_t sum = 0;
+
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t x = 0;
+
+        start(when, [&x] { x = 2; }).join();
+        sum += x;
+    }
+    return sum;
+}
+
+static uint64_t queued(uint64_t n, fibers::launch when, bool memory)
+{
+    std::vector<uint64_t> of(n);
+    std::vector<fibers::fiber> fiber;
+    uint64_t sum = 0;
+
+    fiber.reserve(n);
+    int64_t before = memory ? rival_memory_bytes() : 0, begin = rival_now();
+    for (uint64_t i = 0; i < n; i++)
+        fiber.push_back(start(when, [i, &of] { of[i] = i ^ 0x5a5a; }));
+    int64_t spent = rival_now() - begin;
+    if (memory)
+        rival_bytes(rival_memory_bytes() - before, n);
+    begin = rival_now();
+    for (auto &f : fiber)
+        f.join();
+    rival_span(spent + rival_now() - begin);
+    for (uint64_t x : of)
+        sum += x;
+    return sum;
+}
+
+// Each waits for a promise of its own.
+static uint64_t suspended(uint64_t n)
+{
+    std::vector<fibers::promise<void>> gate(n);
+    std::vector<uint64_t> of(n);
+    std::vector<fibers::fiber> fiber;
+    std::atomic<uint64_t> waiting{0};
+    uint64_t sum = 0;
+
+    fiber.reserve(n);
+    int64_t before = rival_memory_bytes(), begin = rival_now();
+    for (uint64_t i = 0; i < n; i++)
+        fiber.push_back(start(fibers::launch::post, [i, &gate, &of, &waiting] {
+            auto open = gate[i].get_future();
+
+            waiting++;
+            open.wait();
+            of[i] = i ^ 0x5a5a;
+        }));
+    while (waiting < n)
+        boost::this_fiber::sleep_for(std::chrono::microseconds(200));
+    rival_figure("start", (double)(rival_now() - begin) / (double)n);
+    rival_bytes(rival_memory_bytes() - before, n);
+    begin = rival_now();
+    for (auto &g : gate)
+        g.set_value();
+    for (auto &f : fiber)
+        f.join();
+    rival_figure("wake", (double)(rival_now() - begin) / (double)n);
+    for (uint64_t x : of)
+        sum += x;
+    return sum;
+}
+
+// Fibers that only yield.
+static uint64_t yielding(uint64_t members, uint64_t times)
+{
+    std::vector<fibers::fiber> fiber;
+    std::atomic<uint64_t> total{0};
+
+    for (uint64_t i = 0; i < members; i++)
+        fiber.push_back(start(fibers::launch::post, [&total, times] {
+            for (uint64_t k = 0; k < times; k++)
+                boost::this_fiber::yield();
+            total += times;
+        }));
+    for (auto &f : fiber)
+        f.join();
+    return total;
+}
+
+template <uint64_t Members> static uint64_t ring(uint64_t n, int)
+{
+    return yielding(Members, n / Members + 1);
+}
+
+static const rival_case cases[] = {
+    {"spawn + join", [](uint64_t n, int) { return spawn_join(n, fibers::launch::post); },
+     RIVAL_EIGHTH},
+    {"spawn inline + join", [](uint64_t n, int) { return spawn_join(n, fibers::launch::dispatch); },
+     RIVAL_EIGHTH},
+    {"queued", [](uint64_t n, int w) { return queued(n, fibers::launch::post, w == 1); },
+     RIVAL_SAME},
+    {"inline", [](uint64_t n, int) { return queued(n, fibers::launch::dispatch, false); },
+     RIVAL_SAME},
+    {"suspended", [](uint64_t n, int) { return suspended(n); }, RIVAL_SAME},
+    {"yielding", [](uint64_t n, int) { return yielding(n, 10); }, RIVAL_SAME},
+    {"ring of 2", ring<2>, RIVAL_EIGHTH},
+    {"ring of 512", ring<512>, RIVAL_EIGHTH},
+    {"ring of 16384", ring<16384>, RIVAL_EIGHTH},
+    {"pingpong", [](uint64_t n, int) { return pingpong(n); }, RIVAL_EIGHTH},
+    {"1to1", [](uint64_t n, int) { return buffered(n, 1); }, RIVAL_EIGHTH},
+    {"4to4", [](uint64_t n, int) { return buffered(n, 4); }, RIVAL_EIGHTH},
+    {"mutex alone", [](uint64_t n, int) { return mutex(n, 1, false); }, RIVAL_EIGHTH},
+    {"mutex of 8", [](uint64_t n, int) { return mutex(n, 8, false); }, RIVAL_EIGHTH},
+    {"mutex of 8, each yields inside", [](uint64_t n, int) { return mutex(n, 8, true); },
+     RIVAL_EIGHTH},
+};
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
-        return 2;
-    int workers = atoi(argv[2]);
-    uint64_t n = strtoull(argv[3], nullptr, 10);
-    auto run = find(argv[1]);
+    int workers = argc == 4 ? atoi(argv[2]) : 1, status;
     std::vector<std::thread> thread;
     std::mutex end_lock;
     fibers::condition_variable_any end_condition;
     bool end = false;
 
-    if (!run)
-        return 77;
     if (workers > 1)
         fibers::use_scheduling_algorithm<fibers::algo::shared_work>();
     for (int i = 1; i < workers; i++)
@@ -130,13 +229,8 @@ int main(int argc, char **argv)
 
             end_condition.wait(hold, [&] { return end; });
         });
-
-    run(n / 8 + 64);
-    auto begin = std::chrono::steady_clock::now();
-    uint64_t checksum = run(n);
-    std::chrono::duration<double> span = std::chrono::steady_clock::now() - begin;
-
-    printf("%llu %.9f\n", (unsigned long long)checksum, span.count());
+    status =
+        rival_main(argc, argv, "Boost " BOOST_LIB_VERSION, cases, sizeof cases / sizeof *cases);
     fflush(stdout);
     {
         std::unique_lock<std::mutex> hold(end_lock);
@@ -146,5 +240,5 @@ int main(int argc, char **argv)
     end_condition.notify_all();
     for (auto &t : thread)
         t.join();
-    return 0;
+    return status;
 }

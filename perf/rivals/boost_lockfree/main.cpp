@@ -9,12 +9,12 @@ class queue {
     boost::lockfree::queue<void *> queue_;
 
 public:
-    explicit queue(uint64_t n) : queue_(n) {}
+    queue(uint64_t n, uint64_t) : queue_(n) {}
     bool push(void *item) { return queue_.push(item); }
     bool pop(void **item) { return queue_.pop(*item); }
 };
 
 int main(int argc, char **argv)
 {
-    return rival_main<queue>(argc, argv);
+    return container_main<queue>(argc, argv, "Boost.Lockfree");
 }

@@ -14,7 +14,7 @@ class ck {
     struct ring *ring_;
 
 public:
-    explicit ck(uint64_t n) : ring_(ring_create((unsigned)n)) {}
+    ck(uint64_t n, uint64_t) : ring_(ring_create((unsigned)n)) {}
     ~ck() { free(ring_); }
     bool push(void *item) { return ring_push(ring_, item); }
     bool pop(void **item) { return ring_pop(ring_, item); }
@@ -22,5 +22,5 @@ public:
 
 int main(int argc, char **argv)
 {
-    return rival_main<ck>(argc, argv);
+    return container_main<ck>(argc, argv, "Concurrency Kit");
 }

@@ -9,12 +9,12 @@ class queue {
     moodycamel::ConcurrentQueue<void *> queue_;
 
 public:
-    explicit queue(uint64_t n) : queue_(n) {}
+    queue(uint64_t n, uint64_t) : queue_(n) {}
     bool push(void *item) { return queue_.enqueue(item); }
     bool pop(void **item) { return queue_.try_dequeue(*item); }
 };
 
 int main(int argc, char **argv)
 {
-    return rival_main<queue>(argc, argv);
+    return container_main<queue>(argc, argv, "moodycamel::ConcurrentQueue");
 }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
-// The cases of perf/fork_join.c with oneTBB, as its documentation writes such recursions:
+// The cases of perf/fork_join.c, spawn_join.c, tasks.c and burst.c with oneTBB, as its documentation writes such recursions:
 // parallel_invoke for two branches, a task_group for more. See perf/rivals/README.
 #include "../../support/work.h"
+#include "../rival.h"
 
 #include <oneapi/tbb.h>
 
+#include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <thread>
 #include <vector>
 
 static uint64_t __attribute__((noinline)) leaf(uint64_t n)
@@ -148,104 +147,135 @@ static void sort(const struct sort &s)
     merge(sort_merge(s, 2));
 }
 
-// An element number below n that has no divisor in common with it, as bench_stride().
-static uint64_t stride_for(uint64_t n)
-{
-    for (uint64_t stride = (uint64_t)((double)n * 0.618) | 1;; stride += 2) {
-        uint64_t a = stride, b = n;
-
-        while (b) {
-            uint64_t rest = a % b;
-
-            a = b;
-            b = rest;
-        }
-        if (a == 1)
-            return stride % n;
-    }
-}
-
-struct result {
-    uint64_t checksum;
-    double seconds;
-};
-
-template <class F> static result timed(F run)
-{
-    auto begin = std::chrono::steady_clock::now();
-    uint64_t checksum = run();
-    std::chrono::duration<double> span = std::chrono::steady_clock::now() - begin;
-
-    return {checksum, span.count()};
-}
-
-static result run_matmul(uint64_t n)
+static uint64_t run_matmul(uint64_t n)
 {
     static std::vector<double> a(n * n), b(n * n), c(n * n);
 
     matmul_fill(a.data(), b.data(), c.data(), (int)n);
-    result r = timed([&] {
-        multiply({a.data(), b.data(), c.data(), (int)n, (int)n});
-        return 0;
-    });
-    r.checksum = matmul_checksum(c.data(), (int)n);
-    return r;
+    int64_t start = rival_now();
+    multiply({a.data(), b.data(), c.data(), (int)n, (int)n});
+    rival_span(rival_now() - start);
+    return matmul_checksum(c.data(), (int)n);
 }
 
-static result run_sort(uint64_t n)
+static uint64_t run_sort(uint64_t n)
 {
     static std::vector<uint32_t> a(n), tmp(n);
 
-    sort_fill(a.data(), n, stride_for(n));
-    result r = timed([&] {
-        sort({a.data(), tmp.data(), n});
-        return 0;
-    });
-    r.checksum = sort_checksum(a.data(), n);
-    return r;
+    sort_fill(a.data(), n, rival_stride(n));
+    int64_t start = rival_now();
+    sort({a.data(), tmp.data(), n});
+    rival_span(rival_now() - start);
+    return sort_checksum(a.data(), n);
 }
 
-static result run_queens(uint64_t n)
+static uint64_t run_queens(uint64_t n)
 {
     queens_board empty = {};
 
     empty.n = (uint8_t)n;
-    return timed([&] { return queens(empty); });
+    return queens(empty);
 }
 
-struct rival_case {
-    const char *name;
-    result (*run)(uint64_t n);
-};
+// One task at a time: it may be taken by another worker.
+static uint64_t spawn_join(uint64_t n)
+{
+    uint64_t sum = 0;
 
-static const rival_case cases[] = {
-    {"fork", [](uint64_t n) { return timed([=] { return leaves(n); }); }},
-    {"fib", [](uint64_t n) { return timed([=] { return fib((int)n); }); }},
-    {"skynet", [](uint64_t n) { return timed([=] { return skynet(0, n); }); }},
-    {"nqueens", run_queens},
-    {"uts", [](uint64_t n) { return timed([=] { return uts_root(n); }); }},
-    {"matmul", run_matmul},
-    {"sort", run_sort},
-};
+    for (uint64_t i = 0; i < n; i++) {
+        tbb::task_group group;
+        uint64_t x = 0;
+
+        group.run([&] { x = 2; });
+        group.wait();
+        sum += x;
+    }
+    return sum;
+}
+
+static uint64_t queued(uint64_t n)
+{
+    std::vector<uint64_t> of(n);
+    tbb::task_group group;
+    uint64_t sum = 0;
+
+    for (uint64_t i = 0; i < n; i++)
+        group.run([i, &of] { of[i] = i ^ 0x5a5a; });
+    group.wait();
+    for (uint64_t x : of)
+        sum += x;
+    return sum;
+}
+
+// n times a thousand tasks at once from a thread outside, when all workers sleep.
+static uint64_t burst(uint64_t n, tbb::task_arena &arena)
+{
+    const uint64_t size = 1000;
+    std::vector<int64_t> delays(n * size);
+    std::atomic<uint64_t> done{0};
+
+    for (uint64_t round = 0; round < n + 4; round++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        done = 0;
+        for (uint64_t i = 0; i < size; i++) {
+            int64_t *delay = &delays[(round < 4 ? 0 : round - 4) * size + i];
+            int64_t begin = rival_now();
+
+            arena.enqueue([=, &done] {
+                *delay = rival_now() - begin;
+                done++;
+            });
+        }
+        while (done < size)
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+    rival_percentiles(delays.data(), delays.size());
+    return n;
+}
+
+// Inside an arena of that many workers, the calling thread among them.
+template <uint64_t (*Run)(uint64_t)> static uint64_t in_arena(uint64_t n, int workers)
+{
+    tbb::task_arena arena(workers);
+
+    return arena.execute([=] { return Run(n); });
+}
+
+static uint64_t run_fib(uint64_t n)
+{
+    return fib((int)n);
+}
+
+static uint64_t run_skynet(uint64_t n)
+{
+    return skynet(0, n);
+}
+
+// The calling thread is none of the workers.
+static uint64_t run_burst(uint64_t n, int workers)
+{
+    tbb::task_arena arena(workers, 0);
+
+    return burst(n, arena);
+}
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
-        return 2;
-    int workers = atoi(argv[2]);
-    uint64_t n = strtoull(argv[3], nullptr, 10);
-    tbb::global_control limit(tbb::global_control::max_allowed_parallelism, (size_t)workers);
-    tbb::task_arena arena(workers);
+    static const rival_case cases[] = {
+        {"fork", in_arena<leaves>, RIVAL_SAME},
+        {"fib", in_arena<run_fib>, RIVAL_SAME},
+        {"skynet", in_arena<run_skynet>, RIVAL_SAME},
+        {"nqueens", in_arena<run_queens>, RIVAL_SAME},
+        {"uts", in_arena<uts_root>, RIVAL_SAME},
+        {"matmul", in_arena<run_matmul>, RIVAL_SAME},
+        {"sort", in_arena<run_sort>, RIVAL_SAME},
+        {"spawn + join", in_arena<spawn_join>, RIVAL_EIGHTH},
+        {"queued", in_arena<queued>, RIVAL_SAME},
+        {"burst", run_burst, RIVAL_NOT},
+    };
+    size_t workers = argc == 4 ? (size_t)atoi(argv[2]) : 1;
+    bool outside = argc == 4 && !strcmp(argv[1], "burst");
+    tbb::global_control limit(tbb::global_control::max_allowed_parallelism, workers + outside);
 
-    for (const rival_case &c : cases) {
-        if (strcmp(c.name, argv[1]))
-            continue;
-        result r = arena.execute([&] {
-            c.run(n);
-            return c.run(n);
-        });
-        printf("%llu %.9f\n", (unsigned long long)r.checksum, r.seconds);
-        return 0;
-    }
-    return 77;
+    return rival_main(argc, argv, TBB_runtime_version(), cases, sizeof cases / sizeof *cases);
 }

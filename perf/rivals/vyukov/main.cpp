@@ -17,7 +17,7 @@ class vyukov {
     alignas(64) std::atomic<uint64_t> head{0};
 
 public:
-    explicit vyukov(uint64_t n) : mask(n - 1), cells(new cell[n])
+    vyukov(uint64_t n, uint64_t) : mask(n - 1), cells(new cell[n])
     {
         for (uint64_t i = 0; i < n; i++)
             cells[i].turn.store(i, std::memory_order_relaxed);
@@ -62,5 +62,5 @@ public:
 
 int main(int argc, char **argv)
 {
-    return rival_main<vyukov>(argc, argv);
+    return container_main<vyukov>(argc, argv, "written down anew");
 }

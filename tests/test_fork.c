@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fork and exec: a child is refused or may start anew, a parent goes on, and what is executed inherits
+ * nothing. With FLOW_TEST_WORKERS workers. */
+#include "tests/support/child.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static flow_result nothing(void *arg)
+{
+    return flow_ok(arg);
+}
+
+static flow_result sleep_for_ever(void *arg)
+{
+    (void)arg;
+    return flow_err(flow_sleep_until(FLOW_FOREVER));
+}
+
+/* ---- fork ---- */
+
+static int keep_nothing(flow_waker waker, void *arg)
+{
+    (void)waker, (void)arg;
+    return 0;
+}
+
+static void release_nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* The number of the first call that did not give -ENOTSUP, or 0. */
+static int refused_everywhere(flow_task task)
+{
+    struct flow_info info = {.size = sizeof info};
+    struct flow_stats stats = {.size = sizeof stats};
+    struct flow_worker_stats worker;
+    flow_waker waker = {task.id, 1};
+    flow_task spawned;
+    flow_lane *lane;
+    int n = 0;
+
+#define REFUSED(call)                                                                              \
+    do {                                                                                           \
+        n++;                                                                                       \
+        if ((call) != -ENOTSUP)                                                                    \
+            return n;                                                                              \
+    } while (0)
+    REFUSED(flow_start(NULL));
+    REFUSED(flow_stop(FLOW_NOW));
+    REFUSED(flow_stop(FLOW_FOREVER));
+    REFUSED(flow_run(NULL, nothing, NULL, NULL));
+    REFUSED(flow_drive(FLOW_NOW));
+    REFUSED(flow_info(&info));
+    REFUSED(flow_dump(STDERR_FILENO));
+    REFUSED(flow_stats(&stats));
+    REFUSED(flow_stats_worker(0, &worker));
+    REFUSED(flow_spawn(&spawned, nothing, NULL)); /* 10 */
+    REFUSED(flow_spawn_now(&spawned, nothing, NULL));
+    REFUSED(flow_spawn_with(&spawned, NULL, nothing, NULL));
+    REFUSED(flow_join(task, NULL, FLOW_FOREVER));
+    REFUSED(flow_join(task, NULL, FLOW_NOW));
+    REFUSED(flow_detach(task));
+    REFUSED(flow_cancel(task));
+    REFUSED(flow_yield());
+    REFUSED(flow_sleep(1));
+    REFUSED(flow_sleep(0));
+    REFUSED(flow_sleep_until(FLOW_NOW)); /* 20 */
+    REFUSED(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER));
+    REFUSED(flow_when_all(&task, 1, NULL, FLOW_FOREVER));
+    REFUSED(flow_when_any(&task, 1, NULL, NULL, FLOW_FOREVER));
+    REFUSED(flow_suspend(keep_nothing, NULL, FLOW_FOREVER));
+    REFUSED(flow_wake(waker));
+    REFUSED(flow_offload(FLOW_LANE_FILE, nothing, NULL, FLOW_FOREVER).error);
+    REFUSED(flow_offload_owned(FLOW_LANE_FILE, nothing, NULL, release_nothing, NULL, FLOW_FOREVER)
+                .error);
+    REFUSED(flow_lane_create(&lane, NULL));
+    return flow_self().id ? 100 : 0;
+}
+
+struct forking {
+    flow_task task;
+    atomic_bool stop;
+    atomic_long work;
+};
+
+/* Forks; the child tries everything and leaves. The parent waits
+ * without blocking a worker for long. */
+static void fork_and_judge(struct forking *f)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        alarm(10);
+        _exit(refused_everywhere(f->task));
+    }
+    REQUIRE(pid > 0);
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fprintf(stderr, "the child of fork: status %#x\n", status);
+    REQUIRE(WIFEXITED(status));
+    REQUIRE_EQUAL(WEXITSTATUS(status), 0);
+}
+
+static flow_result work_all_the_time(void *arg)
+{
+    struct forking *f = arg;
+
+    while (!atomic_load(&f->stop)) {
+        flow_task task;
+
+        REQUIRE_EQUAL(flow_spawn(&task, nothing, NULL), 0);
+        REQUIRE_EQUAL(flow_sleep(FLOW_US(50)), 0);
+        REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
+        REQUIRE_EQUAL(flow_offload(FLOW_LANE_FILE, nothing, NULL, FLOW_FOREVER).error, 0);
+        atomic_fetch_add(&f->work, 1);
+    }
+    return flow_ok(NULL);
+}
+
+static flow_result fork_inside(void *arg)
+{
+    fork_and_judge(arg);
+    return flow_ok(NULL);
+}
+
+static void fork_under_load(bool inside, bool no_fork_stacks)
+{
+    enum { BUSY = 8 };
+    struct flow_options o = test_options();
+    static struct forking f;
+    flow_task busy[BUSY];
+    long before;
+
+    if (TEST_TSAN)
+        skip_case("the thread sanitizer does not support fork with threads");
+    o.no_fork_stacks = no_fork_stacks;
+    test_start_with(&o);
+    REQUIRE_EQUAL(flow_spawn(&f.task, sleep_for_ever, NULL), 0);
+    for (int i = 0; i < BUSY; i++)
+        REQUIRE_EQUAL(flow_spawn(&busy[i], work_all_the_time, &f), 0);
+    for (int i = 0; i < TEST_ROUNDS(100, 10); i++) {
+        before = atomic_load(&f.work);
+        if (inside)
+            REQUIRE_EQUAL(flow_sync_wait(fork_inside, &f, NULL, FLOW_FOREVER), 0);
+        else
+            fork_and_judge(&f);
+        WAIT_UNTIL(atomic_load(&f.work) > before); /* the parent goes on */
+    }
+    atomic_store(&f.stop, true);
+    REQUIRE_EQUAL(flow_when_all(busy, BUSY, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(a_fork_under_load_leaves_the_child_refused_and_the_parent_unharmed)
+{
+    fork_under_load(false, false);
+}
+
+CASE(a_fork_inside_a_coroutine_under_load_too)
+{
+    fork_under_load(true, false);
+}
+
+CASE(a_fork_without_stacks_too)
+{
+    fork_under_load(false, true);
+}
+
+CASE(a_lane_is_not_destroyed_in_the_child_of_a_fork)
+{
+    flow_lane *lane;
+    int status;
+    pid_t pid;
+
+    test_start();
+    REQUIRE_EQUAL(flow_lane_create(&lane, NULL), 0);
+    pid = fork();
+    if (pid == 0) {
+        alarm(10);
+        _exit(flow_lane_destroy(lane) == -ENOTSUP ? 0 : 1);
+    }
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE_EQUAL(status, 0);
+    REQUIRE_EQUAL(flow_lane_destroy(lane), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(a_fork_before_the_start_leaves_the_child_free_to_start)
+{
+    pid_t pid;
+    int status;
+
+    for (int round = 0; round < 2; round++) {
+        pid = fork();
+        if (pid == 0) {
+            test_start();
+            REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
+            REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+            _exit(0);
+        }
+        REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+        REQUIRE_EQUAL(status, 0);
+        /* The second time after a stop. */
+        test_start();
+        REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
+        REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    }
+}
+
+static flow_result fork_and_return(void *arg)
+{
+    pid_t pid = fork();
+    int status;
+
+    (void)arg;
+    if (pid == 0) {
+        alarm(10);
+        return flow_ok(NULL); /* into a scheduler that is not there */
+    }
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE(WIFSIGNALED(status));
+    return flow_ok_i64(WTERMSIG(status));
+}
+
+CASE(a_coroutine_that_returns_in_the_child_of_a_fork_dies)
+{
+    flow_result r;
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer does not support it");
+    test_start();
+    REQUIRE_EQUAL(flow_sync_wait(fork_and_return, NULL, &r, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(r.i64, SIGABRT);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+/* ---- fork and exec ---- */
+
+/* Runs a program to its end; its output is in text. */
+static void run_program(char *const argv[], bool by_posix_spawn, char *text, size_t bytes)
+{
+    posix_spawn_file_actions_t actions;
+    size_t n = 0;
+    int fds[2], status;
+    ssize_t got;
+    pid_t pid;
+
+    REQUIRE_EQUAL(pipe2(fds, O_CLOEXEC), 0);
+    if (by_posix_spawn) {
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
+        REQUIRE_EQUAL(posix_spawn(&pid, argv[0], &actions, NULL, argv, environ), 0);
+        posix_spawn_file_actions_destroy(&actions);
+    } else if ((pid = fork()) == 0) {
+        dup2(fds[1], 1);
+        execv(argv[0], argv);
+        _exit(127);
+    }
+    close(fds[1]);
+    while ((got = read(fds[0], text + n, bytes - 1 - n)) > 0)
+        n += (size_t)got;
+    text[n] = 0;
+    close(fds[0]);
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE_EQUAL(status, 0);
+}
+
+CHILD(print_descriptors)
+{
+    DIR *d = opendir("/proc/self/fd");
+    struct dirent *entry;
+
+    while ((entry = readdir(d)))
+        if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(d))
+            printf("%s ", entry->d_name);
+    closedir(d);
+}
+
+static flow_result list_descriptors(void *arg)
+{
+    char *argv[CHILD_ARGS];
+
+    child_command(argv, "print_descriptors", "");
+    for (int by_posix_spawn = 0; by_posix_spawn < 2; by_posix_spawn++) {
+        run_program(argv, by_posix_spawn, arg, 4096);
+        if (strcmp(arg, "0 1 2 "))
+            fprintf(stderr, "descriptors after exec: %s\n", (char *)arg);
+        REQUIRE(!strcmp(arg, "0 1 2 "));
+    }
+    return flow_ok(NULL);
+}
+
+static flow_result list_signals_and_cpus(void *arg)
+{
+    char *const argv[] = {
+        (char *)"/bin/sh", (char *)"-c",
+        (char *)"while read a b; do case $a in SigBlk:|Cpus_allowed_list:) echo $a $b;; esac; done "
+                "< /proc/$$/status",
+        NULL};
+
+    run_program(argv, false, arg, 4096);
+    return flow_ok(NULL);
+}
+
+CASE(a_program_that_is_executed_inherits_no_descriptors_pinning_or_mask)
+{
+    static char text[4096], here[4096], inside[4096];
+
+    if (access("/bin/sh", X_OK))
+        skip_case("no /bin/sh");
+    for (int fd = 3; fd < 1024; fd++) /* what the one who started this program left open */
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    list_signals_and_cpus(here);
+    test_start();
+    REQUIRE_EQUAL(flow_sync_wait(list_descriptors, text, NULL, FLOW_FOREVER), 0);
+    list_descriptors(text);
+    /* From the program's own thread all is as it was before ... */
+    list_signals_and_cpus(text);
+    REQUIRE(!strcmp(text, here));
+    /* ... and from a coroutine too, although its worker is pinned and blocks every signal. */
+    REQUIRE_EQUAL(flow_sync_wait(list_signals_and_cpus, inside, NULL, FLOW_FOREVER), 0);
+    if (strcmp(inside, here))
+        fprintf(stderr, "inside:\n%soutside:\n%s", inside, here);
+    REQUIRE(!strcmp(inside, here));
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+int main(int argc, char **argv)
+{
+    return cases_main(argc, argv);
+}
