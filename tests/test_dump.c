@@ -872,7 +872,8 @@ CHILD(leaks)
     spawn_unjoined(30);
     REQUIRE_EQUAL(flow_spawn(&task, deaf, NULL), 0);
     WAIT_UNTIL(test_stats().live == 21);
-    REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(50))), 1);
+    wait_until_asleep(21);
+    REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(500))), 1);
 }
 
 static void must_group(const char *text, const char *head, const char *group, const char *site)

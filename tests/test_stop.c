@@ -206,7 +206,7 @@ CASE(without_workers_stop_reports_them_as_well)
         REQUIRE_EQUAL(flow_spawn(NULL, ignore_cancellation, NULL), 0);
     REQUIRE_EQUAL(flow_spawn(NULL, sleep_on, NULL), 0);
     REQUIRE_EQUAL(flow_drive(FLOW_NOW), 8);
-    REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(50))), 7);
+    REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(500))), 7);
     every_call_gives(-ESHUTDOWN);
 }
 
