@@ -50,8 +50,8 @@ struct flow__stack_region flow__stacks;
 #define MODEL_LATE   (1 << 20)
 
 static struct flow__worker workers[MODEL_THREADS];
-static struct flow__group group;
-static uint32_t model_queued[2][MODEL_QUEUE];
+static struct flow__group groups[2]; /* the second one: for model_split() */
+static uint32_t model_queued[2][2][MODEL_QUEUE];
 static struct flow__task blocks[MODEL_BLOCKS + 2]; /* and two stand-ins */
 static struct flow__task *model_running[MODEL_THREADS];
 static struct flow__jobs model_no_jobs;
@@ -59,21 +59,22 @@ static const unsigned long model_outside;
 static struct flow__stack_header model_tops[MODEL_THREADS];
 static struct flow__heap_entry model_heaps[MODEL_THREADS][4];
 static struct flow__task *model_ready[MODEL_THREADS][4];
-static flow__atomic(int) model_late;
+static flow__atomic(int) model_late; /* time-outs, up to */
+static int model_most_late = 1;
 
 static int64_t model_now(void)
 {
-    return load_relaxed(&model_late) ? MODEL_LATE : 0;
+    return (int64_t)load_relaxed(&model_late) * MODEL_LATE;
 }
 
 static int (*model_futex_wait)(flow__atomic(uint32_t) *, uint32_t, int64_t);
 
 static int model_sleep(flow__atomic(uint32_t) * word, uint32_t expected, int64_t deadline)
 {
-    int r = model_futex_wait(word, expected, deadline);
+    int r = model_futex_wait(word, expected, deadline), late = load_relaxed(&model_late);
 
-    if (r == -ETIMEDOUT)
-        store_relaxed(&model_late, 1);
+    if (r == -ETIMEDOUT && late < model_most_late)
+        store_relaxed(&model_late, late + 1);
     return r;
 }
 
@@ -94,7 +95,7 @@ static void model_open_worker(int i)
     struct flow__worker *w = &workers[i];
 
     w->index = i;
-    w->group = &group;
+    w->group = groups;
     w->jobs = &model_no_jobs;
     w->sections = &model_outside;
     w->offers = true;
@@ -141,14 +142,16 @@ static void model_open(int n_workers)
     flow__sys.futex_wait = model_sleep;
     model_no_jobs.newest = &model_no_jobs.none;
     rt->workers = workers;
-    rt->groups = &group;
+    rt->groups = groups;
     rt->n_workers = rt->n_places = n_workers;
     rt->n_groups = 1;
     rt->state = FLOW__RUNNING_STATE;
-    group.n_workers = group.idle.n_workers = n_workers;
-    group.queue.slot = model_queued[0];
-    group.bound.slot = model_queued[1];
-    group.queue.mask = group.bound.mask = MODEL_QUEUE - 1;
+    groups[0].n_workers = groups[0].idle.n_workers = n_workers;
+    for (int i = 0; i < 2; i++) {
+        groups[i].queue.slot = model_queued[i][0];
+        groups[i].bound.slot = model_queued[i][1];
+        groups[i].queue.mask = groups[i].bound.mask = MODEL_QUEUE - 1;
+    }
     flow__registry.base = blocks;
     flow__registry.n_blocks = flow__registry.stride = MODEL_BLOCKS;
     flow__registry.n_nodes = 1;
@@ -156,7 +159,7 @@ static void model_open(int n_workers)
     flow__stacks.base = (uintptr_t)model_slot(0);
     for (int i = 0; i < n_workers; i++)
         model_open_worker(i);
-    group.foreign_blocks = workers[0].blocks;
+    groups[0].foreign_blocks = workers[0].blocks;
 }
 
 /* A task that runs on a worker, or will if the model calls model_run(); its block is number n. */
@@ -297,8 +300,12 @@ bool flow__reclaim_inside(void)
     return load_relaxed(&model_sections[model_self()]) & 1;
 }
 
+/* It begins with a barrier, as synchronize_rcu does. */
 void flow__reclaim_wait(void)
 {
+    static flow__atomic(int) barrier;
+
+    exchange_seq(&barrier, 0);
     for (int i = 0; i < MODEL_THREADS; i++) {
         int seen = load_seq(&model_sections[i]);
 

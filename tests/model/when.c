@@ -33,7 +33,7 @@ static flow_result wait_for_ever(void *number)
 static void set_up(flow_fn second)
 {
     model_open_callers(1);
-    flow__runtime.n_workers = flow__runtime.n_places = group.n_workers = group.idle.n_workers = 3;
+    flow__runtime.n_workers = flow__runtime.n_places = groups[0].n_workers = groups[0].idle.n_workers = 3;
     for (int i = 1; i < 3; i++) {
         model_open_worker(i);
         tasks[i - 1].id = model_id(model_task(i, i, i == 2 ? second : end, model_item(i), 0));

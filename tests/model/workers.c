@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Two workers with the scheduler's real loop: searching, parking, stealing, leaving. Thread 2 is a foreign
- * thread that spawns and then stops the runtime.
+ * Workers with the scheduler's real loop: searching, parking, stealing, leaving. The last thread is a foreign
+ * one, which stops the runtime.
  *
  * stop: a task is spawned just before the stop, and is run, or ended unrun, once; all workers leave, and
  * nobody looks at what flow_stop takes down.
  * searcher: one task is queued for all, which wakes a worker to search, and one for worker 0; this one spawns
  * two others and blocks its thread until the first of them has run. The other worker must be woken for that,
  * so who runs a task may not be counted as one who searches.
+ * foreign: one worker; a second foreign thread spawns a task and detaches it while the first one stops. The task is
+ * refused, or counted before the stop looks who is left, and run, or ended unrun, once.
+ * nodes: each worker is a group of its own. A task comes for worker 0 at any time in the sleep of the other one's
+ * sentry, spawns two and blocks its thread until the first has run: that sentry must watch, or be called.
  *
  * No task suspends here. Jobs, stacks and what is closed beside the workers are left out. */
 #include "tests/model/core.h"
@@ -34,11 +38,21 @@ static void close_memory(void);
 #define pthread_join(thread, result) join_worker(thread)
 #include "core/stop.c"
 
+#define apply apply_options
+#include "core/spawn.c"
+#undef apply
+#define flow__owned_worker ((struct flow__worker *)NULL) /* no worker comes here */
+#include "core/foreign.c"
+#undef flow__owned_worker
+
 static flow__atomic(int) has_left[2];
-static flow__atomic(int) n_run;
+static flow__atomic(int) n_run, was_spawned;
 static flow__atomic(uint32_t) first_has_run;
 static uint16_t victims[2] = {1, 0};
 static struct flow__block_depot depot[1];
+static struct flow__haul hauls[2][2];
+static uint16_t others[2] = {1, 0};
+static int distances[] = {10, 12, 12, 10};
 
 /* ---- doubles ---- */
 
@@ -56,7 +70,7 @@ static void release(void *p)
 static void close_workers(struct flow__runtime *rt)
 {
     model_dead(workers, sizeof workers);
-    model_dead(&group, sizeof group);
+    model_dead(groups, sizeof groups);
 }
 
 static void close_memory(void)
@@ -78,6 +92,7 @@ NOTHING(flow__fatal_close, void)
 NOTHING(flow__offload_close, void)
 NOTHING(flow__offload_orphan, void)
 NOTHING(flow__reclaim_drain, void)
+NOTHING(flow__reclaim_flush, void)
 NOTHING(flow__reclaim_register, void)
 NOTHING(flow__reclaim_unregister, void)
 NOTHING(flow__thread_begin, struct flow__worker *w)
@@ -110,18 +125,18 @@ uint32_t flow__stacks_trim(int node, uint32_t most, uint32_t keep)
 
 /* ---- the threads ---- */
 
-static void setup(void)
+static void open_n_workers(int n)
 {
-    model_open(2);
+    model_open(n);
     flow__sys.release = release;
     flow__registry.depot = depot;
     depot[0].first = 0;
     depot[0].end = depot[0].used = MODEL_BLOCKS;
     flow__registry.n_stand_ins = 0;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < n; i++) {
         struct flow__worker *w = &workers[i];
 
-        w->n_victims = w->n_mates = 1;
+        w->n_victims = w->n_mates = n - 1;
         w->victims = &victims[i];
         w->until_poll = w->poll_interval = 1;
         w->look_at_cpu_at = INT64_MAX;
@@ -132,6 +147,11 @@ static void setup(void)
     }
     for (int i = 0; i < 4; i++)
         blocks[i].life = (uint64_t)1 << 32 | FLOW__LIFE_FREE;
+}
+
+static void setup(void)
+{
+    open_n_workers(2);
 }
 
 static void run_worker(int i)
@@ -147,7 +167,7 @@ static struct flow__task *make(int n, flow_fn fn)
     return &blocks[n];
 }
 
-static void spawn_from_thread(int n, flow_fn fn)
+static void spawn_for_all(int n, flow_fn fn)
 {
     struct flow__task *t = make(n, fn);
 
@@ -182,7 +202,8 @@ static flow_result count_run(void *unused)
 static void check(void)
 {
     MODEL_CHECK(flow__live_tasks() == 0);
-    MODEL_CHECK(group.idle.state == 0 && group.idle.map[0] == 0);
+    for (int i = 0; i < 2; i++)
+        MODEL_CHECK(groups[i].idle.state == 0 && groups[i].idle.map[0] == 0);
     MODEL_CHECK(flow__runtime.state == FLOW__STOPPED);
 }
 
@@ -192,7 +213,7 @@ static void thread_stop(int self)
         run_worker(self);
         return;
     }
-    spawn_from_thread(0, count_run);
+    spawn_for_all(0, count_run);
     MODEL_CHECK(stop(FLOW_FOREVER) == 0);
 }
 
@@ -224,7 +245,7 @@ static void thread_searcher(int self)
         run_worker(self);
         return;
     }
-    spawn_from_thread(3, count_run);
+    spawn_for_all(3, count_run);
     spawn_home(run_and_block);
     flow__wait_until(&flow__runtime, is_empty, FLOW_FOREVER);
     MODEL_CHECK(stop(FLOW_FOREVER) == 0);
@@ -236,10 +257,89 @@ static void check_searcher(void)
     MODEL_CHECK(n_run == 4);
 }
 
+static void setup_foreign(void)
+{
+    open_n_workers(1);
+    registered = true; /* both of them */
+    flow__give_foreign_block(&blocks[0]);
+}
+
+static void thread_foreign(int self)
+{
+    flow_task task;
+    int r;
+
+    if (self == 0) {
+        run_worker(0);
+        return;
+    }
+    if (self == 1) {
+        r = flow_spawn(&task, count_run, NULL);
+        MODEL_CHECK(r == 0 || r == -ESHUTDOWN);
+        was_spawned = r == 0;
+        r = r ? r : flow_detach(task);
+        MODEL_CHECK(r == 0 || r == -ESHUTDOWN);
+        return;
+    }
+    MODEL_CHECK(stop(FLOW_FOREVER) == 0);
+}
+
+static void check_foreign(void)
+{
+    check();
+    MODEL_CHECK(n_run <= was_spawned && flow__runtime.foreign_spawned == was_spawned);
+}
+
+/* Each worker becomes a group, of a node near the other's. The pauses of their sentries have their full length,
+ * after which one sleeps without end if the other does. More ticks of the clock than any schedule needs. */
+static void setup_nodes(void)
+{
+    struct flow__runtime *rt = &flow__runtime;
+
+    open_n_workers(2);
+    rt->n_groups = rt->topology.n_nodes = 2;
+    rt->topology.distances = distances;
+    for (int i = 0; i < 2; i++) {
+        struct flow__group *g = &groups[i];
+
+        g->node = g->first = i;
+        g->n_workers = g->idle.n_workers = 1;
+        g->others = &others[i];
+        g->hauls = hauls[i];
+        g->watch_ns = FLOW__WATCH_MOST_NS;
+        workers[i].group = g;
+        workers[i].n_mates = 0;
+        workers[i].offers = false;
+    }
+    model_most_late = 9;
+}
+
+static void thread_nodes(int self)
+{
+    static flow__atomic(uint32_t) nap;
+
+    if (self < 2) {
+        run_worker(self);
+        return;
+    }
+    flow__sys.futex_wait(&nap, 0, MODEL_SOON); /* how long it is in the sleepers' time is open */
+    spawn_home(run_and_block);
+    flow__wait_until(&flow__runtime, is_empty, FLOW_FOREVER);
+    MODEL_CHECK(stop(FLOW_FOREVER) == 0);
+}
+
+static void check_nodes(void)
+{
+    check();
+    MODEL_CHECK(n_run == 3);
+}
+
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
         {"stop", 3, setup, thread_stop, check_stop, 2, 0, 0, 1},
+        {"foreign", 3, setup_foreign, thread_foreign, check_foreign, 2, 1, 0, 1},
+        {"nodes", 3, setup_nodes, thread_nodes, check_nodes, 2, 0, 0, 0},
         {"searcher", 3, setup, thread_searcher, check_searcher, 1, 0, 0, 0},
     };
 
