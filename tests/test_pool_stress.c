@@ -423,7 +423,7 @@ CASE(more_users_than_blocks)
     test_start();
     for (int i = 0; i < 8; i++) {
         /* Two of them are enough, for the others may begin late. */
-        share[i] = (struct share){pool, 250, TEST_ROUNDS(60000, 6000), test_random(&seed)};
+        share[i] = (struct share){pool, 250, TEST_ROUNDS(15000, 6000), test_random(&seed)};
         REQUIRE_EQUAL(flow_spawn(&task[i], want_too_much, &share[i]), 0);
     }
     REQUIRE_EQUAL(flow_when_all(task, 8, NULL, FLOW_FOREVER), 0);
