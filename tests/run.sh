@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the test programs named on the command line, from $BUILD/tests, then tests/check_*.sh.
-# One at a time: tests of concurrency disturb each other. `make check` calls this.
+# The programs two at a time (TEST_JOBS), the checks one by one. `make check` calls this.
 #
 # A program whose source mentions FLOW_TEST_WORKERS runs with 1, 2 and 4 workers (WORKER_COUNTS; fewer
 # under a sanitizer). Each run is a process of its own with a time limit (TEST_LIMIT seconds, 180). Exit status 77: skipped.
@@ -21,10 +21,8 @@ esac
 worker_counts=(${WORKER_COUNTS:-$worker_counts})
 ulimit -S -c 0
 
-passed=0 failed=0 skipped=0
-failures=()
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+log=$(mktemp) tally=$(mktemp) turn=$(mktemp)
+trap 'rm -f "$log" "$tally" "$turn"' EXIT
 
 # Sanitizers lay out shadow memory where a randomised address space may be in the way.
 launcher=()
@@ -63,8 +61,7 @@ cmocka_totals() {
 }
 
 count() { # passed failed skipped what
-    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
-    [ "$2" = 0 ] || failures+=("$4")
+    echo "$*" >>"$tally"
 }
 
 run_program() { # name workers-or-empty
@@ -106,15 +103,28 @@ run_check() { # script
     count "$p" "$f" "$s" "$name"
 }
 
+# A program's run beside another one's, with a log of its own; each says what it has to say in one piece.
+start() { # name workers-or-empty
+    while [ "$(jobs -rp | wc -l)" -ge "${TEST_JOBS:-2}" ]; do wait -n; done
+    (
+        log=$(mktemp)
+        said=$(run_program "$@")
+        rm -f "$log"
+        flock 9
+        printf '%s\n' "$said"
+    ) 9>"$turn" &
+}
+
 for name in "$@"; do
     if grep -q FLOW_TEST_WORKERS "tests/$name.c"; then
         for workers in "${worker_counts[@]}"; do
-            run_program "$name" $workers
+            start "$name" $workers
         done
     else
-        run_program "$name" ''
+        start "$name" ''
     fi
 done
+wait
 
 for script in tests/check_*.sh; do
     case ${EMULATOR:+emulated}$SANITIZE in emulated | no_sync | valgrind) continue ;; esac
@@ -125,8 +135,10 @@ for script in tests/check_*.sh; do
     run_check "$script"
 done
 
-for what in "${failures[@]}"; do
-    echo "failed: $what"
-done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ]
+awk '
+    { passed += $1; failed += $2; skipped += $3 }
+    $2 > 0 { sub(/^[0-9]+ [0-9]+ [0-9]+ /, ""); print "failed: " $0 }
+    END {
+        print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"
+        exit failed > 0
+    }' "$tally"

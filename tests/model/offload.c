@@ -208,9 +208,9 @@ int main(int argc, char **argv)
 {
     static const struct model models[] = {
         {"offload_idle", 3, setup_idle, thread, check_two, 2, 1, 0, 1},
-        {"offload_close", 3, setup_close, thread, check_two, 2, 1, 0, 1},
+        {"offload_close", 3, setup_close, thread, check_two, 2, 1, 0, 0},
         {"offload_frame", 3, setup_frame, thread_cancelled, check, 2, 1, 0, 1},
-        {"offload_owned", 3, setup_owned, thread_cancelled, check_owned, 2, 1, 0, 1},
+        {"offload_owned", 3, setup_owned, thread_cancelled, check_owned, 2, 1, 0, 0},
     };
 
     return model_main(argc, argv, models, sizeof models / sizeof models[0]);
