@@ -11,23 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-static flow_waker kept;
-static atomic_bool is_kept;
-
-static int keep(flow_waker waker, void *arg)
-{
-    (void)arg;
-    kept = waker;
-    atomic_store(&is_kept, true);
-    return 0;
-}
-
-static flow_result suspend_and_keep(void *arg)
-{
-    int r = flow_suspend(keep, NULL, FLOW_FOREVER);
-
-    return r ? flow_err(r) : flow_ok(arg);
-}
+static struct kept kept;
 
 /* Set when both handles of a pair are there to be read. */
 static atomic_bool pair_is_complete;
@@ -142,11 +126,17 @@ CASE(a_timer_or_an_offloaded_call_is_no_deadlock)
     not_a_deadlock(offload_of_30_ms);
 }
 
+static flow_result wait_to_be_woken(void *unused)
+{
+    (void)unused;
+    return suspend_and_keep(&kept);
+}
+
 static void *wake_later(void *unused)
 {
-    WAIT_UNTIL(atomic_load(&is_kept));
+    WAIT_UNTIL(atomic_load(&kept.is_there));
     test_nap(FLOW_MS(30));
-    flow_wake(kept);
+    flow_wake(kept.waker);
     return unused;
 }
 
@@ -158,9 +148,9 @@ CASE(a_waker_that_somebody_may_have_is_no_deadlock)
 
         if (!workers)
             o.workers = 0;
-        atomic_store(&is_kept, false);
+        atomic_store(&kept.is_there, false);
         REQUIRE_EQUAL(pthread_create(&thread, NULL, wake_later, NULL), 0);
-        REQUIRE_EQUAL(flow_run(&o, join_another, (void *)(uintptr_t)suspend_and_keep, NULL), 0);
+        REQUIRE_EQUAL(flow_run(&o, join_another, (void *)(uintptr_t)wait_to_be_woken, NULL), 0);
         pthread_join(thread, NULL);
     }
 }

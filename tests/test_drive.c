@@ -89,35 +89,19 @@ static void *drive_for_ever(void *unused)
     return unused;
 }
 
-static flow_waker kept;
-static atomic_bool is_kept;
-
-static int keep(flow_waker waker, void *arg)
-{
-    (void)arg;
-    kept = waker;
-    atomic_store(&is_kept, true);
-    return 0;
-}
-
-static flow_result suspend_and_keep(void *arg)
-{
-    int r = flow_suspend(keep, NULL, FLOW_FOREVER);
-
-    return r ? flow_err(r) : flow_ok(arg);
-}
+static struct kept kept;
 
 CASE(two_threads_do_not_drive_at_once)
 {
     pthread_t thread;
 
     test_start_driven();
-    REQUIRE_EQUAL(flow_spawn(NULL, suspend_and_keep, NULL), 0);
+    REQUIRE_EQUAL(flow_spawn(NULL, suspend_and_keep, &kept), 0);
     REQUIRE_EQUAL(flow_drive(FLOW_NOW), 1);
     REQUIRE_EQUAL(pthread_create(&thread, NULL, drive_for_ever, NULL), 0);
     WAIT_UNTIL(flow_drive(FLOW_NOW) == -EBUSY);
     REQUIRE_EQUAL(flow_drive(FLOW_FOREVER), -EBUSY);
-    REQUIRE_EQUAL(flow_wake(kept), 0);
+    REQUIRE_EQUAL(flow_wake(kept.waker), 0);
     pthread_join(thread, NULL);
     REQUIRE_EQUAL(atomic_load(&drive_result), 1);
     REQUIRE_EQUAL(test_stats().live, 0);
@@ -139,11 +123,11 @@ CASE(a_stop_while_another_thread_drives)
     for (int round = 0; round < TEST_ROUNDS(20, 5); round++) {
         pthread_t thread;
 
-        atomic_store(&is_kept, false);
+        atomic_store(&kept.is_there, false);
         test_start_driven();
-        REQUIRE_EQUAL(flow_spawn(NULL, suspend_and_keep, NULL), 0);
+        REQUIRE_EQUAL(flow_spawn(NULL, suspend_and_keep, &kept), 0);
         REQUIRE_EQUAL(pthread_create(&thread, NULL, drive_while_it_runs, NULL), 0);
-        WAIT_UNTIL(atomic_load(&is_kept));
+        WAIT_UNTIL(atomic_load(&kept.is_there));
         test_nap(FLOW_MS(1));
         REQUIRE_EQUAL(flow_stop(flow_after(FLOW_S(5))), 0);
         pthread_join(thread, NULL);

@@ -15,12 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static flow_result sleep_on(void *arg)
-{
-    (void)arg;
-    return flow_err(flow_sleep_until(FLOW_FOREVER));
-}
-
 /* ---- every call, at the wrong time ---- */
 
 static void release_nothing(void *arg)
@@ -302,7 +296,7 @@ CASE(stacks_are_not_made_of_huge_pages)
     with.stack_bytes = 256 * 1024;
     test_start_stacks(1 << 20);
     for (int i = 0; i < 50; i++)
-        REQUIRE_EQUAL(flow_spawn(NULL, sleep_on, NULL), 0);
+        REQUIRE_EQUAL(flow_spawn(NULL, sleep_for_ever, NULL), 0);
     REQUIRE_EQUAL(flow_spawn_with(&task, &with, look_at_smaps, &huge), 0);
     REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
     REQUIRE(huge.found);

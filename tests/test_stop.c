@@ -12,12 +12,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-static flow_result sleep_on(void *arg)
-{
-    (void)arg;
-    return flow_err(flow_sleep_until(FLOW_FOREVER));
-}
-
 static atomic_int entered, cancelled, ended;
 
 static flow_result count_cancelled(int r)
@@ -90,9 +84,9 @@ CASE(stop_cancels_all_that_live_whatever_they_wait_for)
     for (int i = 0; i < EACH; i++) {
         for (size_t k = 0; k < sizeof fns / sizeof *fns; k++)
             REQUIRE_EQUAL(flow_spawn(NULL, fns[k], NULL), 0);
-        REQUIRE_EQUAL(flow_spawn(&victim[2 * i], sleep_on, NULL), 0);
+        REQUIRE_EQUAL(flow_spawn(&victim[2 * i], sleep_for_ever, NULL), 0);
         REQUIRE_EQUAL(flow_spawn(NULL, live_joining, &victim[2 * i]), 0);
-        REQUIRE_EQUAL(flow_spawn(&victim[2 * i + 1], sleep_on, NULL), 0);
+        REQUIRE_EQUAL(flow_spawn(&victim[2 * i + 1], sleep_for_ever, NULL), 0);
         REQUIRE_EQUAL(flow_spawn(NULL, live_in_when_any, &victim[2 * i + 1]), 0);
     }
     WAIT_UNTIL(atomic_load(&entered) == 6 * EACH);
@@ -193,7 +187,7 @@ CASE(stop_at_once_reports_and_frees_too)
 
         test_start_stacks(16 * 1024);
         for (int i = 0; i < 100; i++)
-            REQUIRE_EQUAL(flow_spawn(NULL, sleep_on, NULL), 0);
+            REQUIRE_EQUAL(flow_spawn(NULL, sleep_for_ever, NULL), 0);
         r = flow_stop(FLOW_NOW);
         REQUIRE(r >= 0 && r <= 100);
     }
@@ -204,7 +198,7 @@ CASE(without_workers_stop_reports_them_as_well)
     test_start_driven();
     for (int i = 0; i < 7; i++)
         REQUIRE_EQUAL(flow_spawn(NULL, ignore_cancellation, NULL), 0);
-    REQUIRE_EQUAL(flow_spawn(NULL, sleep_on, NULL), 0);
+    REQUIRE_EQUAL(flow_spawn(NULL, sleep_for_ever, NULL), 0);
     REQUIRE_EQUAL(flow_drive(FLOW_NOW), 8);
     REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(500))), 7);
     every_call_gives(-ESHUTDOWN);
@@ -446,7 +440,7 @@ CASE(several_threads_may_stop_at_once)
 
         test_start_stacks(16 * 1024);
         for (int i = 0; i < 50; i++)
-            REQUIRE_EQUAL(flow_spawn(NULL, sleep_on, NULL), 0);
+            REQUIRE_EQUAL(flow_spawn(NULL, sleep_for_ever, NULL), 0);
         for (int i = 0; i < 4; i++)
             REQUIRE_EQUAL(pthread_create(&thread[i], NULL, stop_and_count, &done), 0);
         for (int i = 0; i < 4; i++)

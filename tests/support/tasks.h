@@ -7,6 +7,7 @@
 #include "tests/support/test.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #define GENEROUS flow_after(FLOW_S(30))
 
@@ -45,6 +46,26 @@ static inline flow_result nap_30_ms(void *arg)
 {
     test_nap(FLOW_MS(30));
     return flow_ok_i64(arg ? 1 : 5);
+}
+
+/* Suspends itself, and is woken by whoever finds its waker here. */
+struct kept {
+    flow_waker waker;
+    atomic_bool is_there;
+};
+
+static inline int keep_waker(flow_waker waker, void *kept)
+{
+    ((struct kept *)kept)->waker = waker;
+    atomic_store(&((struct kept *)kept)->is_there, true);
+    return 0;
+}
+
+static inline flow_result suspend_and_keep(void *kept)
+{
+    int r = flow_suspend(keep_waker, kept, FLOW_FOREVER);
+
+    return r ? flow_err(r) : flow_ok(kept);
 }
 
 static inline int publish_nothing(flow_waker waker, void *arg)
