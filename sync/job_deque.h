@@ -12,9 +12,12 @@
  * All there is to know stands in one word, { version:40 | top:16 | count:8 }: the entries are those
  * at top, top + 1, ... top + count - 1. Whoever changes it does so by one CAS, so there is one order
  * of all changes and nothing to be said about two words. A thief reads its entry before its CAS;
- * that the word is the same proves that the entry was still there: another one in its place means
- * that the owner took it back and pushed again, and each take_newest has another version. For a false
- * match a thief would have to sleep through exactly 2^40 of them. Invariants: count <= FLOW__JOB_DEQUE_SIZE; each entry pushed is returned once. */
+ * that the word is the same proves that the entry was still there. For version and top are one number
+ * that only grows: a take_newest adds one to the version, a steal one to top, and what overflows there
+ * goes on into the version. If it is the same, nothing was taken. For a false match a thief would have to
+ * sleep until that number has come round: through 2^40 takes, or 2^56 steals.
+ *
+ * Invariants: count <= FLOW__JOB_DEQUE_SIZE; each entry pushed is returned once. */
 #ifndef FLOW_SYNC_JOB_DEQUE_H
 #define FLOW_SYNC_JOB_DEQUE_H
 
@@ -33,11 +36,11 @@ struct flow__job_deque {
 
 _Static_assert(65536 % FLOW__JOB_DEQUE_SIZE == 0, "top wraps to the same slot");
 
-#define FLOW__DEQUE_COUNT(word)   ((uint32_t)((word)&0xff))
-#define FLOW__DEQUE_TOP(word)     ((uint32_t)((word) >> 8 & 0xffff))
-#define FLOW__DEQUE_ONE           ((uint64_t)1)
-#define FLOW__DEQUE_NEXT_VERSION  ((uint64_t)1 << 24)
-#define FLOW__DEQUE_VERSION(word) ((word) >> 24 << 24)
+#define FLOW__DEQUE_COUNT(word)  ((uint32_t)((word)&0xff))
+#define FLOW__DEQUE_TOP(word)    ((uint32_t)((word) >> 8 & 0xffff))
+#define FLOW__DEQUE_ONE          ((uint64_t)1)
+#define FLOW__DEQUE_NEXT_TOP     ((uint64_t)1 << 8)
+#define FLOW__DEQUE_NEXT_VERSION ((uint64_t)1 << 24)
 
 static inline flow__atomic(void *) * flow__job_slot(struct flow__job_deque *d, uint32_t place)
 {
@@ -91,16 +94,14 @@ static inline void *flow__job_deque_take_newest(struct flow__job_deque *d)
 static inline void *flow__job_deque_steal(struct flow__job_deque *d)
 {
     /* [JOBS-2] acquire: pairs with [JOBS-1]; so does the CAS. */
-    uint64_t word = load_acquire(&d->word), next;
+    uint64_t word = load_acquire(&d->word);
     void *entry;
 
     do {
         if (FLOW__DEQUE_COUNT(word) == 0)
             return NULL;
         entry = load_relaxed(flow__job_slot(d, FLOW__DEQUE_TOP(word)));
-        next = FLOW__DEQUE_VERSION(word) | (uint64_t)((FLOW__DEQUE_TOP(word) + 1) & 0xffff) << 8 |
-               (FLOW__DEQUE_COUNT(word) - 1);
-    } while (!cas_seq(&d->word, &word, next));
+    } while (!cas_seq(&d->word, &word, word - FLOW__DEQUE_ONE + FLOW__DEQUE_NEXT_TOP));
     return entry;
 }
 

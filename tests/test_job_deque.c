@@ -63,6 +63,24 @@ static void a_place_that_is_filled_anew(void **state)
     }
 }
 
+/* The same if all that was there has been stolen meanwhile, so often that top has come round. */
+static void a_place_that_top_comes_back_to(void **state)
+{
+    static struct flow__job_deque d;
+    uint64_t word;
+
+    (void)state;
+    memset(&d, 0, sizeof d);
+    flow__job_deque_push(&d, ENTRY(0));
+    word = load_relaxed(&d.word);
+    for (int i = 1; i <= 65536; i++) {
+        assert_ptr_equal(flow__job_deque_steal(&d), ENTRY(i - 1));
+        flow__job_deque_push(&d, ENTRY(i));
+        assert_true(load_relaxed(&d.word) != word);
+    }
+    assert_int_equal(FLOW__DEQUE_TOP(load_relaxed(&d.word)), FLOW__DEQUE_TOP(word));
+}
+
 /* ---- with thieves ---- */
 
 #define MANY TEST_ROUNDS(400000, 60000)
@@ -146,7 +164,7 @@ static void each_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(as_an_array), TEST(a_place_that_is_filled_anew),
-                                       TEST(each_once)};
+                                       TEST(a_place_that_top_comes_back_to), TEST(each_once)};
 
     return cmocka_run_group_tests_name("job_deque", tests, NULL, NULL);
 }
