@@ -94,7 +94,7 @@ static int foreign_node(void)
     return node < 0 ? 0 : node;
 }
 
-static int home_node(const struct flow_pool *pool)
+int flow__pool_home_node(const struct flow_pool *pool)
 {
     struct flow__worker *w = flow__owned_worker;
 
@@ -113,8 +113,8 @@ static int distance(int from, int to)
     return from < to ? to - from : from - to;
 }
 
-/* The nearest other depot that has free blocks, or NULL. */
-static struct flow__depot *nearest(struct flow_pool *pool, int node)
+/* The nearest other depot, one that has free blocks if so asked, or NULL. */
+static struct flow__depot *nearest(struct flow_pool *pool, int node, bool with_free)
 {
     int n = load_acquire(&pool->n_depots), least = INT32_MAX; /* [POOL-1] */
     struct flow__depot *best = NULL;
@@ -122,7 +122,7 @@ static struct flow__depot *nearest(struct flow_pool *pool, int node)
     for (int i = 0; i < n; i++) {
         struct flow__depot *d = i == node ? NULL : load_acquire(&pool->depot[i]); /* [POOL-1] */
 
-        if (d && load_relaxed(&d->n_free) > 0 && distance(node, i) < least) {
+        if (d && (!with_free || load_relaxed(&d->n_free) > 0) && distance(node, i) < least) {
             least = distance(node, i);
             best = d;
         }
@@ -135,7 +135,7 @@ static uint32_t steal(struct flow_pool *pool, struct flow__depot *home, void **o
 {
     struct flow__depot *victim;
 
-    while ((victim = nearest(pool, home->node))) {
+    while ((victim = nearest(pool, home->node, true))) {
         uint64_t half = (load_relaxed(&victim->n_free) + 1) / 2;
         uint32_t got = half ? flow__depot_take(pool, victim, out, half < n ? (uint32_t)half : n) : 0;
 
@@ -255,7 +255,7 @@ static void *search_all(struct flow_pool *pool, struct flow__depot *home, bool *
     void *block = flow__depot_take_one_locked(pool, home);
 
     if (!block) {
-        struct flow__depot *victim = nearest(pool, home->node);
+        struct flow__depot *victim = nearest(pool, home->node, true);
 
         block = victim ? flow__depot_take_one_locked(pool, victim) : NULL;
         if (block)
@@ -291,12 +291,13 @@ static __attribute__((cold)) void *last_resort(struct flow_pool *pool, struct fl
 
 static __attribute__((noinline)) void *alloc_slowly(struct flow_pool *pool)
 {
-    struct flow__depot *d = flow__depot_of(pool, home_node(pool));
+    int node = flow__pool_home_node(pool);
+    struct flow__depot *d = flow__depot_of(pool, node);
     struct flow__magazine *m = flow__magazine_own(pool);
     void *block;
 
-    if (!d)
-        return NULL;
+    if (flow__unlikely(!d)) /* no memory for one of its own; the pool was made with one */
+        d = nearest(pool, node, false);
     if (flow__unlikely(load_relaxed(&pool->closed)))
         flow__magazines_reopen(pool);
     if (flow__owned_worker && !m)
@@ -405,7 +406,7 @@ static __attribute__((noinline)) int free_by_map(struct flow_pool *pool, void *b
     node = c->node; /* the chunk may go as soon as the block is free */
     note_use(pool, c, block, false);
     flow__block_shut(&pool->cut, block);
-    home = flow__owned_worker ? flow__depot_of(pool, home_node(pool)) : NULL;
+    home = flow__owned_worker ? flow__depot_of(pool, flow__pool_home_node(pool)) : NULL;
     if (flow__unlikely(home && !m))
         m = flow__magazine_make(pool, home->node);
     if (flow__likely(home && m && flow__magazine_enter(m))) {

@@ -109,6 +109,9 @@ struct flow_pool {
 int flow__pool_create(flow_pool **out, const struct flow_pool_options *options,
                       void (*retire)(void *block, void *arg), void *arg);
 
+/* The node whose depot serves the caller. */
+int flow__pool_home_node(const struct flow_pool *pool);
+
 /* 0; -EINVAL or -EALREADY as flow_pool_free would say; never ends the process. */
 int flow__pool_look(flow_pool *pool, const void *block);
 

@@ -68,7 +68,6 @@ static void fill_in(struct flow_pool *pool, const struct flow_pool_options *o)
 int flow__pool_create(flow_pool **out, const struct flow_pool_options *options,
                       void (*retire)(void *block, void *arg), void *arg)
 {
-    struct flow__worker *w = flow__owned_worker;
     int r = out ? check(options) : -EINVAL;
     struct flow__depot *d;
     struct flow_pool *pool;
@@ -82,7 +81,7 @@ int flow__pool_create(flow_pool **out, const struct flow_pool_options *options,
     fill_in(pool, options);
     pool->retire = retire;
     pool->retire_arg = arg;
-    d = flow__depot_of(pool, options->node >= 0 ? options->node : w ? w->node : 0);
+    d = flow__depot_of(pool, flow__pool_home_node(pool));
     r = d ? flow__depot_make_blocks(pool, d, options->initial_blocks) : -ENOMEM;
     if (r) {
         flow_pool_destroy(pool);

@@ -5,11 +5,14 @@
  * check-numa looks at. */
 #include "core/pool.h"
 #include "tests/support/child.h"
+#include "tests/support/faults.h"
 #include "tests/support/machine.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MANY   2000
 #define STOLEN (8 * FLOW__MAGAZINE / 2)
@@ -301,6 +304,121 @@ CASE(a_pool_of_one_node_has_blocks_of_that_node_only)
     stop();
     REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
 }
+
+/* ---- a node that was never used, when memory is short ---- */
+
+static flow_result take_without_memory(void *arg)
+{
+    flow_result result;
+
+    faults_arm(FAULT_MAP, 1, true);
+    result = take(arg);
+    REQUIRE(faults_fired());
+    faults_arm(FAULT_MAP, 0, false);
+    return result;
+}
+
+CASE(a_node_that_gets_no_memory_takes_what_others_have)
+{
+    faults_open();
+    for (int in_magazines = 0; in_magazines < 2; in_magazines++) {
+        flow_pool *pool;
+
+        start_on_four_nodes();
+        pool = make_pool(64, 0, -1);
+        on_node(1, take, (struct job){.pool = pool, .n = 64});
+        if (in_magazines) {
+            on_node(0, take, (struct job){.pool = pool, .n = 64, .first = 64});
+            on_node(0, give, (struct job){.pool = pool, .n = 64, .first = 64});
+        }
+        on_node(1, give, (struct job){.pool = pool, .n = 64});
+        REQUIRE_EQUAL(of_node(pool, -1).free_blocks, 128);
+        REQUIRE_EQUAL(on_node(3, take_without_memory,
+                              (struct job){.pool = pool, .n = 130, .may_fail = true}),
+                      128);
+        require_node(pool, 0, 64, 64);
+        require_node(pool, 1, 64, 64);
+        REQUIRE_EQUAL(of_node(pool, -1).total_blocks, 128);
+        on_node(3, give, (struct job){.pool = pool, .n = 128});
+        REQUIRE_EQUAL(of_node(pool, -1).used_blocks, 0);
+        REQUIRE(flow__pool_is_sound(pool));
+        stop();
+        REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+    }
+}
+
+static flow__atomic(bool) no_pages;
+
+/* A depot fits into a page, a magazine does not. */
+static void *map_but_no_pages(size_t bytes, int prot, int flags)
+{
+    if (load_seq(&no_pages) && bytes <= (size_t)sysconf(_SC_PAGESIZE))
+        return NULL;
+    return flow__sys_real.map(bytes, prot, flags);
+}
+
+static flow_result take_without_a_depot(void *arg)
+{
+    flow_result result;
+
+    exchange_seq(&no_pages, true);
+    result = take(arg);
+    exchange_seq(&no_pages, false);
+    return result;
+}
+
+/* Its magazine is another node's, until it has a depot of its own. */
+CASE(a_node_that_gets_memory_later_has_blocks_of_its_own)
+{
+    flow_pool *pool;
+
+    flow__sys.map = map_but_no_pages;
+    start_on_four_nodes();
+    pool = make_pool(64, 0, -1);
+    on_node(2, take_without_a_depot, (struct job){.pool = pool, .n = 1});
+    require_home(0, 1, 0);
+    require_node(pool, 0, 64, 1);
+    on_node(2, take, (struct job){.pool = pool, .n = 200, .first = 1});
+    require_home(65, 136, 2);
+    require_node(pool, 0, 64, of_node(pool, 0).used_blocks);
+    on_node(2, give, (struct job){.pool = pool, .n = 201});
+    require_node(pool, 0, 64, 0);
+    require_node(pool, 2, of_node(pool, 2).total_blocks, 0);
+    stop();
+    REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+}
+
+/* ---- a foreign thread on another node than the first ---- */
+
+/* In place of the C library's: CPU 5 of the fixture is on node 2. */
+int sched_getcpu(void)
+{
+    return 5;
+}
+
+CASE(a_foreign_thread_begins_with_blocks_of_its_node)
+{
+    flow_pool *pool;
+
+    start_on_four_nodes();
+    flow__runtime.topology.live = true; /* so that it is asked which CPU this is */
+    REQUIRE_EQUAL(flow_current_node(), 2);
+    pool = make_pool(64, 0, -1);
+    require_node(pool, 0, 0, 0);
+    require_node(pool, 2, 64, 0);
+    block[0] = flow_pool_alloc(pool);
+    require_home(0, 1, 2);
+    REQUIRE_EQUAL(of_node(pool, -1).total_blocks, 64);
+    REQUIRE_EQUAL(flow_pool_free(pool, block[0]), 0);
+    REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+    pool = make_pool(64, 0, 3);
+    require_node(pool, 3, 64, 0);
+    REQUIRE_EQUAL(flow_pool_destroy(pool), 0);
+    flow__runtime.topology.live = false;
+    stop();
+}
+
+/* ---- from one machine to another ---- */
 
 /* Worker 4 sits on node 2 here, and on the only node of the next machine. */
 CASE(a_magazine_follows_its_worker_to_another_node)
