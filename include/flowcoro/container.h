@@ -36,7 +36,7 @@ enum {
 };
 
 /* Makes a ring for at least `capacity` items (1 to 2^30), rounded up to a power of two, 2 at least.
- * -EINVAL: capacity or flags; -ENOMEM. */
+ * -EINVAL: out is NULL, capacity or flags; -ENOMEM. */
 FLOW_API int flow_ring_create(flow_ring **out, size_t capacity, unsigned flags);
 
 /* Frees it. What is left in it is dropped: returns how many items that were. NULL is allowed. */
@@ -60,7 +60,7 @@ FLOW_API size_t flow_ring_capacity(const flow_ring *ring);
 
 typedef struct flow_queue flow_queue;
 
-/* Makes an empty queue. -ENOMEM. */
+/* Makes an empty queue. -EINVAL: out is NULL; -ENOMEM. */
 FLOW_API int flow_queue_create(flow_queue **out);
 
 /* Frees it. What is left in it is dropped: returns how many items that were. NULL is allowed. */
@@ -91,14 +91,14 @@ FLOW_API size_t flow_queue_bytes(flow_queue *queue);
 
 typedef struct flow_stack flow_stack;
 
-/* Makes an empty stack. -ENOMEM. */
+/* Makes an empty stack. -EINVAL: out is NULL; -ENOMEM. */
 FLOW_API int flow_stack_create(flow_stack **out);
 
 /* Frees it. What is left in it is dropped: returns how many items that were. NULL is allowed. */
 FLOW_API int64_t flow_stack_destroy(flow_stack *stack);
 
-/* Puts an item on top. 0; -ENOMEM; -ENOSPC: 2^32 items. Memory for as many items as there ever were
- * at one time is kept until destroy. */
+/* Puts an item on top. 0; -ENOMEM; -ENOSPC: 2^32 - 1 items. Memory for as many items as there ever
+ * were at one time is kept until destroy. */
 FLOW_API int flow_stack_push(flow_stack *stack, void *item);
 
 /* Takes the top item. 0; -EAGAIN: the stack is empty. */
