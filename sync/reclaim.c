@@ -96,7 +96,7 @@ void flow__reclaim_drain(void)
 
 void flow__reclaim_flush(void)
 {
-    if (load_relaxed(&deferred.pending) >= BATCH)
+    if (load_relaxed(&deferred.pending) >= BATCH && !flow__reclaim_inside())
         flow__reclaim_drain();
 }
 
@@ -107,8 +107,7 @@ void flow__reclaim_later(struct flow__deferred *object)
     deferred.list = object;
     flow__unlock(&deferred.lock);
     fetch_add_relaxed(&deferred.pending, 1);
-    if (!flow__reclaim_inside())
-        flow__reclaim_flush();
+    flow__reclaim_flush();
 }
 
 uint64_t flow__reclaim_pending(void)

@@ -39,11 +39,11 @@ struct flow__deferred {
 };
 
 /* Frees an object (from flow__sys.allocate) after a grace period. Collected in batches; who
- * fills one waits for the grace period, unless it is inside a section: then it calls
- * flow__reclaim_flush when it has left. */
+ * fills one waits for the grace period, unless it is inside a section: then that is left to who
+ * calls this or flow__reclaim_flush next outside of one. */
 void flow__reclaim_later(struct flow__deferred *object);
 
-/* Frees what is pending if that is a batch. Not within a section. */
+/* Frees what is pending if that is a batch; within a section, the caller's own too, it does nothing. */
 void flow__reclaim_flush(void);
 
 /* Returns when every section that was open has been left. Not within a section. */

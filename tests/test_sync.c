@@ -497,9 +497,12 @@ static void test_reclaim_waits_for_readers(void **state)
     flow__reclaim_enter();
     for (int i = 0; i < 1000; i++)
         flow__reclaim_later(flow__sys.allocate(16));
+    flow__reclaim_flush();
     assert_int_equal(load_seq(&n_released), 1100);
     flow__reclaim_leave();
     assert_true(flow__reclaim_inside());
+    flow__reclaim_flush();
+    assert_int_equal(load_seq(&n_released), 1100);
     flow__reclaim_leave();
     assert_false(flow__reclaim_inside());
     flow__reclaim_flush();

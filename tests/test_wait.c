@@ -3,6 +3,7 @@
  * Waiting: yields and their fairness, sleeps, wakers.
  * Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
 #include "sync/reclaim.h"
+#include "sync/syscall.h"
 #include "tests/support/test.h"
 
 #include <errno.h>
@@ -719,6 +720,25 @@ static void test_wait_in_a_read_side_section(void **state)
     test_in_coroutine(wait_in_a_section);
 }
 
+/* What it calls there frees nothing, for it would wait for itself. */
+static void test_call_in_a_read_side_section_of_a_thread(void **state)
+{
+    flow_task task;
+
+    (void)state;
+    test_start();
+    assert_int_equal(flow_spawn(&task, return_argument, NULL), 0);
+    flow__reclaim_enter();
+    for (int i = 0; i < 1000; i++)
+        flow__reclaim_later(flow__sys.allocate(sizeof(struct flow__deferred)));
+    assert_int_equal(flow_detach(task), 0);
+    assert_true(test_stats().reclaim_pending >= 1000);
+    flow__reclaim_leave();
+    assert_int_equal(flow_spawn(NULL, return_argument, NULL), 0);
+    assert_int_equal(test_stats().reclaim_pending, 0);
+    test_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -737,6 +757,7 @@ int main(void)
         TEST(test_tasks_wake_each_other),
         TEST(test_stop_ends_all_waits),
         TEST(test_wait_in_a_read_side_section),
+        TEST(test_call_in_a_read_side_section_of_a_thread),
     };
 
     return cmocka_run_group_tests_name("wait", tests, NULL, NULL);
