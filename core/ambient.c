@@ -24,13 +24,16 @@ static void set_flags(struct flow__task *self, uint32_t shown)
 
 /* ---- the deadline ---- */
 
+/* Within a record, or outside of all: where AMBIENT holds. */
+static flow_deadline deadline_in(const struct flow__task *self, const struct flow_ambient *a)
+{
+    return a ? a->deadline : self->scope->ambient.deadline;
+}
+
 flow_deadline flow__ambient_deadline(struct flow__task *self)
 {
-    struct flow_ambient *innermost = record_of(flow__own_header()->innermost);
-
-    if (!flow__has(self, FLOW__AMBIENT))
-        return FLOW_FOREVER;
-    return innermost ? innermost->deadline : self->scope->ambient.deadline;
+    return flow__has(self, FLOW__AMBIENT) ? deadline_in(self, record_of(flow__own_header()->innermost))
+                                          : FLOW_FOREVER;
 }
 
 bool flow__ambient_is_over_slowly(struct flow__task *self)
@@ -160,6 +163,21 @@ flow_deadline flow_deadline_ambient(void)
     return self ? flow__ambient_deadline(self) : FLOW_FOREVER;
 }
 
+/* Also one that holds outside of a shield only. */
+static bool any_ambient_is_over(struct flow__task *self)
+{
+    const struct flow_ambient *a = record_of(flow__own_header()->innermost);
+    uint32_t flags = load_relaxed(&self->flags);
+    flow_deadline now = flow__sys.now();
+
+    for (;; flags = a->flags, a = record_of(a->outer)) {
+        if ((flags & FLOW__AMBIENT) && now >= deadline_in(self, a))
+            return true;
+        if (!a)
+            return false;
+    }
+}
+
 int flow_cancel_reason(void)
 {
     struct flow__task *self = flow__self();
@@ -168,5 +186,5 @@ int flow_cancel_reason(void)
     if (!self)
         return flow__outside();
     reason = flow__reason_of(self);
-    return !reason && flow__ambient_is_over(self) ? FLOW_CANCEL_DEADLINE : reason;
+    return !reason && flow__has(self, SHOWN) && any_ambient_is_over(self) ? FLOW_CANCEL_DEADLINE : reason;
 }

@@ -295,7 +295,7 @@ static flow_result hold_taken(void *enough)
 
 static flow_result deadlines(void *arg)
 {
-    struct flow_ambient outer = FLOW_AMBIENT_INIT, inner = FLOW_AMBIENT_INIT;
+    struct flow_ambient outer = FLOW_AMBIENT_INIT, inner = FLOW_AMBIENT_INIT, limit, within;
     struct flow_ambient shield = FLOW_AMBIENT_INIT;
     flow_deadline soon, begin = flow_now();
     flow_result result;
@@ -329,15 +329,24 @@ static flow_result deadlines(void *arg)
     EXPECT_EQ(flow_event_wait(&unset, FLOW_FOREVER), -ECANCELED);
     EXPECT(flow_now() >= soon);
     expect_cancelled(FLOW_CANCEL_DEADLINE);
-    /* Within a shield it is not there. */
+    /* Within a shield it is not there, but for the reason. */
     EXPECT_EQ(flow_shield_begin(&shield), 0);
     EXPECT(flow_deadline_ambient() == FLOW_FOREVER);
     expect_not_cancelled();
+    EXPECT_EQ(flow_cancel_reason(), FLOW_CANCEL_DEADLINE);
+    EXPECT_EQ(flow_deadline_push(&limit, flow_after(FLOW_S(300))), 0);
+    EXPECT_EQ(flow_shield_begin(&within), 0);
+    EXPECT_EQ(flow_cancel_reason(), FLOW_CANCEL_DEADLINE);
+    EXPECT_EQ(flow_shield_end(&within), 0);
+    EXPECT_EQ(flow_deadline_pop(&limit), 0);
     EXPECT_EQ(flow_shield_end(&shield), 0);
     expect_cancelled(FLOW_CANCEL_DEADLINE);
     EXPECT_EQ(flow_deadline_pop(&inner), 0);
     expect_not_cancelled();
     EXPECT_EQ(flow_cancel_reason(), 0);
+    EXPECT_EQ(flow_shield_begin(&shield), 0);
+    EXPECT_EQ(flow_cancel_reason(), 0);
+    EXPECT_EQ(flow_shield_end(&shield), 0);
     EXPECT_EQ(flow_deadline_pop(&outer), 0);
     EXPECT_EQ(flow_deadline_pop(&outer), -EINVAL);
     EXPECT(flow_deadline_ambient() == FLOW_FOREVER);

@@ -328,7 +328,7 @@ static void test_macro(void **state)
 
 static flow_result expect_inherited(void *arg)
 {
-    struct flow_ambient later;
+    struct flow_ambient later, shield;
 
     EXPECT(flow_deadline_ambient() == *(flow_deadline *)arg);
     EXPECT_EQ(flow_deadline_push(&later, FLOW_FOREVER), 0);
@@ -338,6 +338,9 @@ static flow_result expect_inherited(void *arg)
     EXPECT_EQ(flow_sleep_until(FLOW_FOREVER), -ECANCELED);
     /* By its own clock, or because its parent was quicker. */
     EXPECT_EQ(flow_cancel_reason(), FLOW_CANCEL_DEADLINE);
+    EXPECT_EQ(flow_shield_begin(&shield), 0);
+    EXPECT_EQ(flow_cancel_reason(), FLOW_CANCEL_DEADLINE);
+    EXPECT_EQ(flow_shield_end(&shield), 0);
     return flow_err(-ECANCELED);
 }
 
