@@ -134,6 +134,19 @@ void flow__unclaim(struct flow__task *t)
     fetch_and_seq(&t->life, ~(uint64_t)FLOW__LIFE_JOINING);
 }
 
+void flow__let_go(struct flow__worker *w, struct flow__task *t)
+{
+    uint64_t word = load_acquire(&t->life); /* [LIFE-5] */
+
+    do
+        if (word & FLOW__LIFE_FINISHED)
+            break;
+    while (!cas_seq(&t->life, &word,
+                    (word | FLOW__LIFE_DETACHED) & ~(uint64_t)FLOW__LIFE_JOINING));
+    if (word & FLOW__LIFE_FINISHED)
+        flow__free_task(w, t);
+}
+
 bool flow__has_finished(struct flow__task *t)
 {
     /* [LIFE-5] acquire: pairs with [LIFE-4]. */
@@ -292,17 +305,8 @@ int flow_detach(flow_task task)
     if (!w && (r = flow__foreign_enter()))
         return r;
     r = flow__claim(task.id, NULL, &t);
-    if (!r) {
-        uint64_t word = load_acquire(&t->life); /* [LIFE-5] */
-
-        do
-            if (word & FLOW__LIFE_FINISHED)
-                break;
-        while (!cas_seq(&t->life, &word,
-                        (word | FLOW__LIFE_DETACHED) & ~(uint64_t)FLOW__LIFE_JOINING));
-        if (word & FLOW__LIFE_FINISHED)
-            flow__free_task(w, t);
-    }
+    if (!r)
+        flow__let_go(w, t);
     if (!w)
         flow__foreign_leave();
     return r;

@@ -19,6 +19,10 @@ int flow__claim(uint64_t id, struct flow__task *self, struct flow__task **out);
 /* Gives the right back; the task can be joined by others again. */
 void flow__unclaim(struct flow__task *t);
 
+/* Gives the right to the task itself: it is freed now if it has finished, else when it does. w as in
+ * flow__unpin. */
+void flow__let_go(struct flow__worker *w, struct flow__task *t);
+
 bool flow__has_finished(struct flow__task *t);
 
 /* Has t's end win self's armed epoch. False if t has finished already. Claimed only. */

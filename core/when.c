@@ -92,16 +92,23 @@ static int when_all(struct flow__task *self, const flow_task *tasks, size_t n, f
     return r;
 }
 
-/* Waits until one of the claimed tasks has finished. */
+/* A coroutine within a read-side section cannot, see flow__arm(). */
+static bool can_wait(struct flow__task *self)
+{
+    return flow__has(self, FLOW__IS_THREAD) || !flow__reclaim_is_inside(self->home->sections);
+}
+
+/* Waits until one of the claimed tasks has finished, and the caller can wait for the others. */
 static int await_any(struct flow__task *self, struct claims *c, flow_deadline deadline)
 {
     uint64_t epoch;
-    size_t watched = 0;
+    size_t watched = 0, finished = 0;
     int r;
 
     for (size_t i = 0; i < c->n; i++)
-        if (flow__has_finished(c->task[i]))
-            return 0;
+        finished += flow__has_finished(c->task[i]);
+    if (finished > 0)
+        return finished == c->n || can_wait(self) ? 0 : -EDEADLK;
     if (deadline == FLOW_NOW)
         return flow__poll_failed(self);
     r = flow__arm(self, false, &epoch);
@@ -141,9 +148,10 @@ static void end_losers(struct flow__task *self, struct claims *c)
     for (size_t i = 0; i < c->n; i++) {
         if (!c->task[i])
             continue;
-        /* Not ended: only if the runtime is being stopped around a foreign thread. */
+        /* Not ended: only with a foreign thread, if the runtime is being stopped around it, or nobody
+         * but it could run the loser on. */
         if (flow__await_end(c->task[i], self, true, FLOW__WHY_ANY, FLOW_FOREVER))
-            flow__unclaim(c->task[i]);
+            flow__let_go(self->home, c->task[i]);
         else
             flow__consume(self->home, c->task[i]);
     }

@@ -167,6 +167,45 @@ CASE(sync_wait_and_run_drive_for_themselves)
     REQUIRE_EQUAL(out.i64, expected);
 }
 
+static struct flow_event enough = FLOW_EVENT_INIT;
+
+static int wait_until_enough(void *unused)
+{
+    (void)unused;
+    return flow_event_wait(&enough, FLOW_FOREVER);
+}
+
+static flow_result shield_until_enough(void *unused)
+{
+    REQUIRE_EQUAL(flow_shield(wait_until_enough, unused), 0);
+    REQUIRE_EQUAL(flow_cancel_reason(), FLOW_CANCEL_SIBLING);
+    return flow_ok(NULL);
+}
+
+static flow_result end_at_once(void *unused)
+{
+    (void)unused;
+    return flow_ok(NULL);
+}
+
+CASE(a_loser_that_only_this_thread_could_wake_is_let_go)
+{
+    flow_task task[2];
+    size_t winner = 9;
+
+    test_start_driven();
+    REQUIRE_EQUAL(flow_spawn(&task[0], shield_until_enough, NULL), 0);
+    REQUIRE_EQUAL(flow_spawn(&task[1], end_at_once, NULL), 0);
+    REQUIRE_EQUAL(flow_when_any(task, 2, &winner, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(winner, 1);
+    REQUIRE_EQUAL(flow_join(task[0], NULL, FLOW_NOW), -EINVAL);
+    REQUIRE_EQUAL(flow_event_set(&enough), 0);
+    REQUIRE_EQUAL(flow_drive(FLOW_FOREVER), 1);
+    REQUIRE_EQUAL(flow_join(task[0], NULL, FLOW_NOW), -ESRCH);
+    REQUIRE_EQUAL(test_stats().live, 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
 /* ---- a clock of our own ---- */
 
 static int64_t clock_ns;

@@ -2,6 +2,7 @@
  *
  * Waiting for several tasks, and for a function: flow_when_all, flow_when_any, flow_sync_wait.
  * Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
+#include "sync/reclaim.h"
 #include "tests/support/test.h"
 
 #include <errno.h>
@@ -367,6 +368,38 @@ static void test_any_misused(void **state)
     test_from_both(any_misused);
 }
 
+static flow_result any_in_a_section(void *arg)
+{
+    flow_task task[2];
+    size_t winner = 77;
+
+    (void)arg;
+    for (int i = 0; i < 2; i++) {
+        EXPECT_EQ(flow_spawn_now(&task[0], return_argument, NULL), 0);
+        EXPECT_EQ(flow_spawn_now(&task[1], sleep_for_ever, NULL), 0);
+        flow__reclaim_enter();
+        EXPECT_EQ(flow_when_any(task, 2, &winner, NULL, i == 0 ? FLOW_FOREVER : FLOW_NOW), -EDEADLK);
+        flow__reclaim_leave();
+        EXPECT_EQ(winner, 77);
+        EXPECT_EQ(flow_join(task[1], NULL, FLOW_NOW), -ETIMEDOUT); /* nor was it cancelled */
+        EXPECT_EQ(flow_when_any(task, 2, NULL, NULL, GENEROUS), 0);
+        EXPECT_EQ(flow_join(task[1], NULL, FLOW_NOW), -ESRCH);
+    }
+    for (int i = 0; i < 2; i++)
+        EXPECT_EQ(flow_spawn_now(&task[i], return_argument, NULL), 0);
+    flow__reclaim_enter();
+    EXPECT_EQ(flow_when_any(task, 2, &winner, NULL, FLOW_FOREVER), 0); /* no need to wait */
+    flow__reclaim_leave();
+    EXPECT_EQ(winner, 0);
+    return flow_ok(NULL);
+}
+
+static void test_any_in_a_section(void **state)
+{
+    (void)state;
+    test_in_coroutine(any_in_a_section);
+}
+
 /* A loser need not take notice at once; flow_when_any waits for it all the same. */
 static flow_result end_slowly(void *arg)
 {
@@ -702,6 +735,7 @@ int main(void)
         TEST(test_any_ends_losers),
         TEST(test_any_already_finished),
         TEST(test_any_misused),
+        TEST(test_any_in_a_section),
         TEST(test_any_with_slow_losers),
         TEST(test_many_rounds_of_any),
         TEST(test_races_of_any_and_all),

@@ -108,16 +108,18 @@ FLOW_API int flow_sync_wait(flow_fn fn, void *arg, flow_result *out, flow_deadli
 /* Waits for all n tasks, then takes all results, by position (results may be NULL). One
  * task's error does not hide the others' results. Returns 0 when all succeeded,
  * else the first error by position. A handle that cannot be joined leaves its
- * flow_join error in its place. -ETIMEDOUT, -ECANCELED: nothing was taken, every
- * handle can still be joined. From a coroutine or a foreign thread. */
+ * flow_join error in its place. -ETIMEDOUT, -ECANCELED, -EDEADLK as flow_join: nothing was taken,
+ * every handle can still be joined. From a coroutine or a foreign thread. */
 FLOW_API int flow_when_all(const flow_task *tasks, size_t n, flow_result *results,
                            flow_deadline deadline);
 
 /* Waits for the first of n tasks to finish: *winner (may be NULL) gets its position, *out (may be
  * NULL) its result; all others are cancelled, joined and freed before it returns. When several have
  * finished, the lowest position wins. Returns 0 even when the winner's result is an error. -EINVAL:
- * n is 0 or a handle cannot be joined (nothing was changed). -ETIMEDOUT, -ECANCELED: nothing was
- * taken, every handle can still be joined. From a coroutine or a foreign thread. */
+ * n is 0 or a handle cannot be joined (nothing was changed). -ETIMEDOUT, -ECANCELED, -EDEADLK as
+ * flow_join: nothing was taken, every handle can still be joined. From a coroutine or a foreign
+ * thread. A loser for which a thread cannot wait to its end is detached: flow_stop ends the thread's
+ * wait, or, with workers = 0, nothing can ever end the loser. */
 FLOW_API int flow_when_any(const flow_task *tasks, size_t n, size_t *winner, flow_result *out,
                            flow_deadline deadline);
 
