@@ -8,6 +8,7 @@
  */
 #include "core/join.h"
 
+#include "core/ambient.h"
 #include "core/life.h"
 #include "core/start.h"
 
@@ -221,7 +222,8 @@ static bool run_in_join(struct flow__task *self, struct flow__task *t)
 {
     struct flow__worker *w = self->home;
 
-    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__heeds_cancel(self) ||
+    if (load_relaxed(&w->lifo) != t || w->budget <= 0 || flow__must_leave(self) ||
+        flow__reclaim_is_inside(w->sections) ||
         (flow__has(self, FLOW_FP_ENVIRONMENT)) || !flow__take_back(w, t))
         return false;
     w->budget--;

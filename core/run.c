@@ -40,7 +40,7 @@ static bool is_over_or_dead(struct flow__runtime *rt)
     /* A coroutine has asked for the end: as in cancel_until_empty(). */
     if (load_relaxed(&rt->state) == FLOW__STOPPING)
         flow__cancel_all();
-    return flow__live_tasks() == 0 || flow__nothing_can_happen();
+    return flow__live_tasks() == 0 || load_seq(&rt->workers_end) || flow__nothing_can_happen();
 }
 
 int flow__drive_seated(struct flow__worker *w, flow_deadline deadline,
@@ -103,7 +103,7 @@ int flow__drive_waiting(struct flow__task *stand_in, uint64_t epoch, flow_deadli
     return drive(deadline, &(struct flow__driving){.stand_in = stand_in, .epoch = epoch});
 }
 
-/* Until all tasks have ended: 0, or -EDEADLK. */
+/* Until all tasks have ended: 0, -EDEADLK, or -ECANCELED: another thread's flow_stop has come to its deadline. */
 static int run_to_the_end(struct flow__runtime *rt)
 {
     if (rt->n_workers == 0) {
@@ -112,6 +112,8 @@ static int run_to_the_end(struct flow__runtime *rt)
 
             if (r == -EDEADLK)
                 return r;
+            if (r == -EBUSY && load_seq(&rt->workers_end))
+                return -ECANCELED;
             if (r == -EBUSY)
                 flow__wait_for_driver(NULL, 0, FLOW_FOREVER);
         }
@@ -120,6 +122,8 @@ static int run_to_the_end(struct flow__runtime *rt)
     flow__wait_until(rt, is_over_or_dead, FLOW_FOREVER);
     if (flow__live_tasks() == 0)
         return 0;
+    if (load_seq(&rt->workers_end))
+        return -ECANCELED;
     flow_dump(STDERR_FILENO);
     return -EDEADLK;
 }

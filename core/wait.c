@@ -141,7 +141,7 @@ static int drive_meanwhile(struct flow__task *self, uint64_t epoch, flow_deadlin
         return r;
     if (r == 0 && load_relaxed(&flow__runtime.state) != FLOW__RUNNING_STATE)
         return -ECANCELED;
-    return r == 0 && flow__sys.now() >= deadline ? -ETIMEDOUT : 0;
+    return flow__sys.now() >= deadline ? -ETIMEDOUT : 0;
 }
 
 /* A foreign thread sleeps on the low half of its stand-in's wait word: epoch and

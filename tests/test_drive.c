@@ -69,6 +69,18 @@ CASE(a_drive_waits_for_timers_until_its_deadline)
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
+CASE(a_wait_that_drives_ends_at_its_deadline_whatever_is_ready)
+{
+    flow_task task;
+
+    test_start_driven();
+    REQUIRE_EQUAL(flow_spawn(NULL, yield_for_ever, NULL), 0);
+    REQUIRE_EQUAL(flow_spawn(&task, sleep_for_ever, NULL), 0);
+    REQUIRE_EQUAL(flow_join(task, NULL, flow_after(FLOW_MS(20))), -ETIMEDOUT);
+    REQUIRE_EQUAL(flow_sync_wait(sleep_for_ever, NULL, NULL, flow_after(FLOW_MS(20))), -ETIMEDOUT);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
 CASE(a_runtime_with_workers_is_not_driven)
 {
     test_start();

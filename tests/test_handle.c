@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <urcu/urcu-memb.h>
 
 /* ---- detaching and misuse ---- */
 
@@ -120,6 +121,49 @@ static flow_result misuse(void *arg)
     EXPECT_JOIN(task, &result);
     EXPECT_EQ(result.error, -ECANCELED);
     return flow_ok(NULL);
+}
+
+static flow_result yield_once(void *ran)
+{
+    atomic_fetch_add((atomic_int *)ran, 1);
+    EXPECT_EQ(flow_yield(), 0);
+    return flow_ok(NULL);
+}
+
+/* A joiner runs what nobody has started itself; not if it may not wait. Other workers may have run it by then. */
+static flow_result join_where_nobody_may_wait(void *arg)
+{
+    struct flow_ambient limit = FLOW_AMBIENT_INIT;
+    atomic_int ran = 0;
+    flow_task task;
+    int r;
+
+    (void)arg;
+    EXPECT_EQ(flow_deadline_push(&limit, FLOW_NOW), 0);
+    EXPECT_EQ(flow_spawn(&task, yield_once, &ran), 0);
+    r = flow_join(task, NULL, FLOW_FOREVER);
+    EXPECT(r == -ECANCELED || (r == 0 && test_workers() > 1));
+    EXPECT(test_workers() > 1 || ran == 0);
+    EXPECT_EQ(flow_deadline_pop(&limit), 0);
+    if (r)
+        EXPECT_JOIN(task, NULL);
+    EXPECT_EQ(ran, 1);
+#ifndef FLOW_DEBUG /* which aborts */
+    EXPECT_EQ(flow_spawn(&task, yield_once, &ran), 0);
+    urcu_memb_read_lock();
+    r = flow_join(task, NULL, FLOW_FOREVER);
+    urcu_memb_read_unlock();
+    EXPECT(r == -EDEADLK || (r == 0 && test_workers() > 1));
+    if (r)
+        EXPECT_JOIN(task, NULL);
+#endif
+    return flow_ok(NULL);
+}
+
+static void test_joins_that_may_not_wait(void **state)
+{
+    (void)state;
+    test_in_coroutine(join_where_nobody_may_wait);
 }
 
 static void test_misuse(void **state)
@@ -438,6 +482,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_detach),
+        TEST(test_joins_that_may_not_wait),
         TEST(test_misuse),
         TEST(test_join_in_time),
         TEST(test_forged_handles),

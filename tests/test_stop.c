@@ -422,6 +422,29 @@ CASE(a_foreign_thread_that_only_a_task_could_let_go_on_gets_eshutdown)
     REQUIRE_EQUAL(result, -ESHUTDOWN);
 }
 
+static void *run_until_it_is_stopped(void *options)
+{
+    return (void *)(intptr_t)flow_run(options, ignore_cancellation, NULL, NULL);
+}
+
+CASE(a_stop_that_comes_to_its_deadline_ends_a_flow_run)
+{
+    for (int driven = 0; driven < 2; driven++) {
+        struct flow_options o = test_options();
+        pthread_t thread;
+        void *result;
+
+        if (driven)
+            o.workers = 0;
+        atomic_store(&entered, 0);
+        REQUIRE_EQUAL(pthread_create(&thread, NULL, run_until_it_is_stopped, &o), 0);
+        WAIT_UNTIL(atomic_load(&entered) == 1);
+        REQUIRE_EQUAL(flow_stop(flow_after(FLOW_MS(50))), 1);
+        pthread_join(thread, &result);
+        REQUIRE_EQUAL((intptr_t)result, -ECANCELED);
+    }
+}
+
 static void *stop_and_count(void *out)
 {
     int r = flow_stop(FLOW_FOREVER);

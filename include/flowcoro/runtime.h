@@ -112,9 +112,13 @@ FLOW_API int flow_stop(flow_deadline deadline);
 /* Starts the runtime, runs fn(arg) as its first task, waits until every task
  * has ended, stops the runtime. *out (may be NULL) gets fn's result. Returns 0,
  * or flow_start's errors, or
- *   -EDEADLK  every task waits for another one, and nothing is left that could
- *             wake one: no timer, no offloaded call, no foreign thread. The
- *             tasks are listed on stderr, then cancelled. */
+ *   -EDEADLK   every task waits for another one, and nothing is left that could
+ *              wake one: no timer, no offloaded call, no foreign thread. The
+ *              tasks are listed on stderr, then cancelled. A thread is known from its
+ *              first call of this library on: one that is to wake a task calls
+ *              something, such as flow_stats, before all tasks may be waiting.
+ *   -ECANCELED another thread's flow_stop came to its deadline before all tasks had ended.
+ *   -ESRCH, -EINVAL  fn's own task was joined or detached by somebody else: *out is as it was. */
 FLOW_API int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out);
 
 /* Runs what is ready, on this thread; for a runtime with workers = 0. When
