@@ -48,12 +48,25 @@ static void open_range(struct flow__registry *r, int node, uint32_t n)
         flow__sys.advise(start + FLOW__HUGE_BYTES, bytes - FLOW__HUGE_BYTES, MADV_HUGEPAGE);
 }
 
+/* Handles and wakers of an earlier opening must not fit: each one begins as far as can be from what all
+ * earlier ones have used, which multiples of the golden ratio do. In the lower half of the generations and of
+ * the epochs, so that as many are left to every block. */
+static void choose_first_words(struct flow__registry *r)
+{
+    static uint64_t n_opened;
+    uint64_t spread = n_opened++ * UINT64_C(0x9e3779b97f4a7c15);
+
+    r->first_life = ((spread >> 33) + 1) << 32 | FLOW__LIFE_FREE;
+    r->first_wait = spread >> (FLOW__EPOCH_SHIFT + 1) << FLOW__EPOCH_SHIFT;
+}
+
 int flow__registry_open(const uint32_t *share, uint32_t n_stand_ins)
 {
     struct flow__registry *r = &flow__registry;
     size_t slots;
 
     memset(r, 0, sizeof *r);
+    choose_first_words(r);
     r->n_nodes = flow__arena_nodes();
     r->stride = stride_for(share, r->n_nodes);
     slots = (size_t)r->stride * (size_t)r->n_nodes;
@@ -202,7 +215,8 @@ static struct flow__task *first_use(uint32_t slot)
 {
     struct flow__task *t = &flow__registry.base[slot];
 
-    store_relaxed(&t->life, (uint64_t)1 << 32 | FLOW__LIFE_FREE);
+    store_relaxed(&t->wait, flow__registry.first_wait);
+    store_relaxed(&t->life, flow__registry.first_life);
     return t;
 }
 

@@ -41,6 +41,7 @@ struct flow__registry {
     uint32_t n_stand_ins;    /* blocks after these, for foreign threads that wait */
     uint32_t used_stand_ins; /* under the foreign threads' lock, as the next */
     struct flow__link *stand_ins;
+    uint64_t first_life, first_wait; /* a block's two words at its first use */
     char *mapping;
     size_t mapped_bytes;
     /* Written by anyone, seldom: blocks used on another node, blocks freed there and sent home. */
@@ -64,7 +65,7 @@ struct flow__block_cache {
 };
 
 /* Reserves room for share[i] blocks of each node (flow__arena_nodes() of them), and so many
- * stand-ins. 0 or -ENOMEM. */
+ * stand-ins. Generations and epochs begin elsewhere each time. 0 or -ENOMEM. Under flow__start_lock. */
 int flow__registry_open(const uint32_t *share, uint32_t n_stand_ins);
 void flow__registry_close(void);
 
@@ -130,7 +131,7 @@ static inline uint64_t flow__id_of(const struct flow__task *t, uint64_t life)
 }
 
 /* The block a handle points into, or NULL if it cannot be one; its generation is still to be
- * compared. Generations begin with 1, so 0 is nobody's. */
+ * compared. None is 0. */
 static inline struct flow__task *flow__block_of(uint64_t id)
 {
     uint32_t slot = (uint32_t)id;

@@ -21,7 +21,8 @@
  *        flow_cancel_reason) comes with `cancelled`, and neither changes before the task ends.
  *
  * Blocks lie in one region that is type-stable while the runtime runs: an old
- * handle or waker reads a block that may be another task's, never foreign memory. */
+ * handle or waker reads a block that may be another task's, never foreign memory. Of an earlier
+ * runtime it fits no better: see choose_first_words() in core/registry.c. */
 #ifndef FLOW_CORE_TASK_H
 #define FLOW_CORE_TASK_H
 

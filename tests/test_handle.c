@@ -478,6 +478,44 @@ static void test_join_against_ends(void **state)
     test_stop();
 }
 
+/* ---- handles and wakers of an earlier runtime ---- */
+
+static void expect_gone(flow_task task, flow_waker waker)
+{
+    EXPECT_EQ(flow_join(task, NULL, FLOW_NOW), -ESRCH);
+    EXPECT_EQ(flow_cancel(task), -ESRCH);
+    EXPECT_EQ(flow_detach(task), -ESRCH);
+    EXPECT_EQ(flow_wake(waker), -ESRCH);
+}
+
+/* The same calls in each, so the same blocks are used. */
+static void test_after_another_start(void **state)
+{
+    enum { STARTS = 5, N = 100 };
+    static flow_task task[STARTS][N];
+    static struct kept kept[STARTS][N];
+
+    (void)state;
+    for (int s = 0; s < STARTS; s++) {
+        test_start();
+        for (int i = 0; i < N; i++)
+            assert_int_equal(flow_spawn(&task[s][i], suspend_and_keep, &kept[s][i]), 0);
+        for (int i = 0; i < N; i++)
+            while (!atomic_load(&kept[s][i].is_there))
+                test_nap(FLOW_US(100));
+        for (int i = 0; i < s * N; i++)
+            expect_gone(task[i / N][i % N], kept[i / N][i % N].waker);
+        for (int i = 0; i < N; i++) {
+            flow_result result;
+
+            EXPECT_EQ(flow_wake(kept[s][i].waker), 0);
+            EXPECT_JOIN(task[s][i], &result);
+            EXPECT_EQ(result.error, 0);
+        }
+        test_stop();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,6 +526,7 @@ int main(void)
         TEST(test_forged_handles),
         TEST(test_handles_against_model),
         TEST(test_join_against_ends),
+        TEST(test_after_another_start),
     };
 
     return cmocka_run_group_tests_name("handle", tests, NULL, NULL);

@@ -138,6 +138,32 @@ static void test_stand_ins(void **state)
     flow__registry_close();
 }
 
+/* Blocks of both kinds begin far from where they did at each earlier opening, and not in the upper half. */
+static void test_each_opening_begins_elsewhere(void **state)
+{
+    enum { N = 200 };
+    static int64_t generation[N], epoch[N];
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        struct flow__task *t, *stand_in;
+
+        open_registry(BLOCKS);
+        t = take(&own, 1), stand_in = flow__stand_in_take();
+        generation[i] = flow__generation_of(load_relaxed(&t->life));
+        epoch[i] = (int64_t)flow__epoch_of(load_relaxed(&t->wait));
+        assert_true(generation[i] <= (int64_t)1 << 31 && epoch[i] < (int64_t)1 << 55);
+        assert_int_equal(load_relaxed(&t->wait), load_relaxed(&stand_in->wait));
+        assert_int_equal(load_relaxed(&t->life), load_relaxed(&stand_in->life));
+        for (int j = 0; j < i; j++) {
+            assert_true(llabs(generation[i] - generation[j]) > ((int64_t)1 << 31) / (3 * N));
+            assert_true(llabs(epoch[i] - epoch[j]) > ((int64_t)1 << 55) / (3 * N));
+        }
+        flow__registry_close();
+    }
+    assert_no_failures();
+}
+
 /* ---- from thread to thread ---- */
 
 #define THREADS 4
@@ -392,6 +418,7 @@ int main(void)
         TEST(test_the_warm_block_comes_first),
         TEST(test_handles_and_addresses),
         TEST(test_stand_ins),
+        TEST(test_each_opening_begins_elsewhere),
         TEST(test_blocks_wander_between_threads),
         TEST(test_a_slot_gets_a_new_generation_each_time),
         TEST(test_a_slot_is_retired_after_its_last_generation),

@@ -3,7 +3,8 @@
  * Tasks: spawning, joining, cancelling, sleeping, and waiters of one's own.
  *
  * A handle is a value: copy it, keep it, let it go stale. A call on a handle
- * whose task is gone gives -ESRCH and touches nothing. Every task is either
+ * whose task is gone gives -ESRCH and touches nothing, also if the runtime has been
+ * started again since; so it is with wakers. Every task is either
  * joined once or detached; its control block is kept until then.
  *
  * Cancellation is level-triggered: after flow_cancel every call in which the task would wait

@@ -156,6 +156,7 @@ static void model_open(int n_workers)
     flow__registry.n_blocks = flow__registry.stride = MODEL_BLOCKS;
     flow__registry.n_nodes = 1;
     flow__registry.n_stand_ins = 2;
+    flow__registry.first_life = (uint64_t)1 << 32 | FLOW__LIFE_FREE;
     flow__stacks.base = (uintptr_t)model_slot(0);
     for (int i = 0; i < n_workers; i++)
         model_open_worker(i);
