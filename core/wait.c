@@ -22,14 +22,20 @@ int flow__outside(void)
     }
 }
 
+/* To sleep in a read-side section would hold up every grace period, and a coroutine's would be left by
+ * another one. A foreign thread is in one of ours, which it leaves before it blocks. */
+static inline bool is_in_section(struct flow__task *self)
+{
+    if (flow__unlikely(flow__has(self, FLOW__IS_THREAD)))
+        return flow__reclaim_depth(flow__reclaim_sections()) > 1;
+    return flow__reclaim_is_inside(self->home->sections);
+}
+
 int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
 {
     uint64_t seen = load_relaxed(&self->wait), armed;
 
-    /* To sleep in a read-side section would hold up every grace period, and the section would be
-     * left by another coroutine. A foreign thread leaves its section before it blocks. */
-    if (!flow__has(self, FLOW__IS_THREAD) &&
-        flow__unlikely(flow__reclaim_is_inside(self->home->sections)))
+    if (flow__unlikely(is_in_section(self)))
         return -EDEADLK;
     if (flow__unlikely(flow__has(self, FLOW__SHIELDED | FLOW__AMBIENT)) &&
         !flow__ambient_allows(self, &shielded))

@@ -28,9 +28,14 @@ bool flow__reclaim_inside(void);
  * call into liburcu would be most of that. Of the calling thread, and for this thread only. */
 const unsigned long *flow__reclaim_sections(void);
 
-static inline bool flow__reclaim_is_inside(const unsigned long *sections)
+static inline unsigned long flow__reclaim_depth(const unsigned long *sections)
 {
     return *sections & FLOW__RECLAIM_NESTING;
+}
+
+static inline bool flow__reclaim_is_inside(const unsigned long *sections)
+{
+    return flow__reclaim_depth(sections) > 0;
 }
 
 /* At the start of an object that is freed this way. */

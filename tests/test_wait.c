@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <urcu/urcu-memb.h>
 
 #define GENEROUS flow_after(FLOW_S(30))
 
@@ -739,6 +740,62 @@ static void test_call_in_a_read_side_section_of_a_thread(void **state)
     test_stop();
 }
 
+static void wait_in_own_section(void)
+{
+    struct flow_event never = FLOW_EVENT_INIT;
+    flow_deadline deadline = flow_after(FLOW_MS(200));
+    struct flow_chan *c;
+    flow_task task;
+    int element;
+
+    assert_int_equal(flow_chan_create(&c, sizeof element, 0), 0);
+    assert_int_equal(flow_spawn(&task, sleep_long, NULL), 0);
+    urcu_memb_read_lock();
+    EXPECT_EQ(flow_event_wait(&never, deadline), -EDEADLK);
+    EXPECT_EQ(flow_chan_recv(c, &element, deadline), -EDEADLK);
+    EXPECT_EQ(flow_join(task, NULL, deadline), -EDEADLK);
+    EXPECT_EQ(flow_event_set(&never), 0);
+    EXPECT_EQ(flow_event_wait(&never, deadline), 0);
+    urcu_memb_read_unlock();
+    EXPECT_EQ(flow_chan_recv(c, &element, flow_after(FLOW_MS(1))), -ETIMEDOUT);
+    EXPECT_EQ(flow_cancel(task), 0);
+    EXPECT_EQ(flow_join(task, NULL, GENEROUS), 0);
+    EXPECT_EQ(flow_chan_destroy(c, NULL, NULL), 0);
+}
+
+static void test_thread_waits_in_a_read_side_section(void **state)
+{
+    (void)state;
+    test_start();
+    wait_in_own_section();
+    test_stop();
+    test_start_driven();
+    wait_in_own_section();
+    test_stop();
+}
+
+/* More names than are freed at a time: whoever ends a grace period must not be in a section. */
+static void test_thread_joins_in_a_read_side_section(void **state)
+{
+    enum { N = 600 };
+    static flow_task task[N];
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+
+    (void)state;
+    options.name = "named";
+    test_start();
+    for (int i = 0; i < N; i++)
+        assert_int_equal(flow_spawn_with(&task[i], &options, return_argument, NULL), 0);
+    assert_true(test_wait_until_empty());
+    urcu_memb_read_lock();
+    for (int i = 0; i < N; i++)
+        EXPECT_EQ(flow_join(task[i], NULL, FLOW_NOW), 0);
+    urcu_memb_read_unlock();
+    EXPECT_EQ(flow_cancel(task[0]), -ESRCH);
+    EXPECT(test_stats().reclaim_pending < N);
+    test_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -758,6 +815,8 @@ int main(void)
         TEST(test_stop_ends_all_waits),
         TEST(test_wait_in_a_read_side_section),
         TEST(test_call_in_a_read_side_section_of_a_thread),
+        TEST(test_thread_waits_in_a_read_side_section),
+        TEST(test_thread_joins_in_a_read_side_section),
     };
 
     return cmocka_run_group_tests_name("wait", tests, NULL, NULL);

@@ -11,8 +11,9 @@
  *       coroutine       a function that runs under flow_spawn and its kin
  *       foreign thread  any other thread of the process
  *     No function may be called from a signal handler unless it says so.
- *   - A coroutine that holds liburcu's read lock (flavour memb) must not wait: what
- *     would suspend it gives -EDEADLK. flow_yield checks this only in debug builds.
+ *   - Who holds liburcu's read lock (flavour memb) must not wait: what would suspend a
+ *     coroutine, or block a thread for one, gives -EDEADLK. flow_yield checks this only in
+ *     debug builds; flow_run, flow_drive and flow_stop do not check it.
  *   - Before flow_start and after flow_stop every call that needs the runtime
  *     gives -ESHUTDOWN; in the child of a fork it gives -ENOTSUP. */
 #ifndef FLOWCORO_BASE_H

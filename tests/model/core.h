@@ -301,6 +301,12 @@ bool flow__reclaim_inside(void)
     return load_relaxed(&model_sections[model_self()]) & 1;
 }
 
+/* Nobody is in a section of the program's own. */
+const unsigned long *flow__reclaim_sections(void)
+{
+    return &model_outside;
+}
+
 /* It begins with a barrier, as synchronize_rcu does. */
 void flow__reclaim_wait(void)
 {

@@ -98,11 +98,6 @@ NOTHING(flow__reclaim_unregister, void)
 NOTHING(flow__thread_begin, struct flow__worker *w)
 NOTHING(flow__thread_end, struct flow__worker *w)
 
-const unsigned long *flow__reclaim_sections(void)
-{
-    return &model_outside;
-}
-
 bool flow__offload_busy(void)
 {
     return false;
