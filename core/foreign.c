@@ -5,15 +5,15 @@
  *
  * A foreign thread's every call runs inside an RCU read-side section, left only
  * while it blocks; flow_stop changes the state, then waits for a grace period, and only then
- * takes the memory away. A thread registers with liburcu at its first call; a
- * destructor of thread-specific data unregisters it. */
+ * takes the memory away. A thread is counted, and registered with liburcu unless the program has
+ * done that, at its first call; a destructor of thread-specific data undoes both. */
 #include "core/group.h"
 #include "core/life.h"
 
 #include <errno.h>
 #include <pthread.h>
 
-static __thread bool registered;
+static __thread bool known;
 static __thread bool counted_apart; /* in flow_run: not somebody who might still wake a task */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
@@ -21,9 +21,9 @@ static pthread_key_t key;
 static void thread_ends(void *unused)
 {
     (void)unused;
-    if (!registered)
+    if (!known)
         return;
-    registered = false;
+    known = false;
     flow__reclaim_unregister();
     if (!counted_apart)
         fetch_sub_seq(&flow__process.foreign_threads, 1);
@@ -35,12 +35,14 @@ static void make_key(void)
     flow__check(pthread_key_create(&key, thread_ends) == 0);
 }
 
-static void register_thread(void)
+static void be_known(void)
 {
+    flow__reclaim_register(); /* each time, as the program may have unregistered it */
+    if (flow__likely(known))
+        return;
     pthread_once(&once, make_key);
-    pthread_setspecific(key, &registered);
-    registered = true;
-    flow__reclaim_register();
+    pthread_setspecific(key, &known);
+    known = true;
     fetch_add_seq(&flow__process.foreign_threads, 1);
 }
 
@@ -48,8 +50,7 @@ bool flow__foreign_stands_by(bool yes)
 {
     bool before = counted_apart;
 
-    if (!registered)
-        register_thread();
+    be_known();
     if (yes != before)
         fetch_add_seq(&flow__process.foreign_threads, yes ? -1 : 1);
     counted_apart = yes;
@@ -67,8 +68,7 @@ int flow__foreign_enter(void)
     /* A worker outside of coroutines: a handler of exit(). It must not wait for itself. */
     if (flow__unlikely(flow__owned_worker != NULL))
         return -EPERM;
-    if (flow__unlikely(!registered))
-        register_thread();
+    be_known();
     flow__reclaim_enter();
     /* [STOP-1] acquire, inside the section: pairs with [STOP-2]; if the runtime is still
      * there now, flow_stop will wait for us to leave. */

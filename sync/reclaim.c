@@ -39,14 +39,21 @@ static char grace_period;
 #define tell_tsan_waited() ((void)0)
 #endif
 
+static __thread bool is_ours; /* the thread's registration; else it is the program's */
+
 void flow__reclaim_register(void)
 {
+    if (URCU_TLS(urcu_memb_reader).registered)
+        return;
     urcu_memb_register_thread();
+    is_ours = true;
 }
 
 void flow__reclaim_unregister(void)
 {
-    urcu_memb_unregister_thread();
+    if (is_ours)
+        urcu_memb_unregister_thread();
+    is_ours = false;
 }
 
 void flow__reclaim_enter(void)

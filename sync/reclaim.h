@@ -17,7 +17,9 @@
 /* In liburcu's word of a thread: how many sections it is in. sync/reclaim.c compares it. */
 #define FLOW__RECLAIM_NESTING ((1UL << 4 * sizeof(unsigned long)) - 1)
 
-void flow__reclaim_register(void); /* this thread will read */
+/* This thread will read. Nothing if it is registered, by the program for instance, whose registration
+ * flow__reclaim_unregister leaves alone. */
+void flow__reclaim_register(void);
 void flow__reclaim_unregister(void);
 
 void flow__reclaim_enter(void); /* read-side section; nests */

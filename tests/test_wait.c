@@ -15,6 +15,8 @@
 #include <string.h>
 #include <urcu/urcu-memb.h>
 
+#include <urcu/static/urcu-memb.h> /* for the place of a thread's word */
+
 #define GENEROUS flow_after(FLOW_S(30))
 
 static flow_result return_argument(void *arg)
@@ -796,6 +798,56 @@ static void test_thread_joins_in_a_read_side_section(void **state)
     test_stop();
 }
 
+/* ---- threads that the program has registered with liburcu ---- */
+
+static bool is_registered(void)
+{
+    return URCU_TLS(urcu_memb_reader).registered;
+}
+
+static void *run_registered(void *workers)
+{
+    struct flow_options options = test_options();
+
+    options.workers = (int)(intptr_t)workers;
+    urcu_memb_register_thread();
+    for (int i = 0; i < 3; i++)
+        EXPECT_EQ(flow_run(&options, sleep_10_to_50_ms, NULL, NULL), 0);
+    EXPECT(is_registered());
+    urcu_memb_unregister_thread();
+    return NULL;
+}
+
+/* From then on its registration is the library's. */
+static void *unregister_between_calls(void *unused)
+{
+    (void)unused;
+    urcu_memb_register_thread();
+    EXPECT_EQ(flow_wake((flow_waker){0}), -ESRCH);
+    urcu_memb_unregister_thread();
+    EXPECT_EQ(flow_wake((flow_waker){0}), -ESRCH);
+    EXPECT(is_registered());
+    return NULL;
+}
+
+static void in_thread(void *(*fn)(void *), intptr_t arg)
+{
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, fn, (void *)arg), 0);
+    pthread_join(thread, NULL);
+}
+
+static void test_registered_by_the_program(void **state)
+{
+    (void)state;
+    in_thread(run_registered, test_workers());
+    in_thread(run_registered, 0);
+    test_start();
+    in_thread(unregister_between_calls, 0);
+    test_stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -817,6 +869,7 @@ int main(void)
         TEST(test_call_in_a_read_side_section_of_a_thread),
         TEST(test_thread_waits_in_a_read_side_section),
         TEST(test_thread_joins_in_a_read_side_section),
+        TEST(test_registered_by_the_program),
     };
 
     return cmocka_run_group_tests_name("wait", tests, NULL, NULL);

@@ -14,6 +14,9 @@
  *   - Who holds liburcu's read lock (flavour memb) must not wait: what would suspend a
  *     coroutine, or block a thread for one, gives -EDEADLK. flow_yield checks this only in
  *     debug builds; flow_run, flow_drive and flow_stop do not check it.
+ *   - Workers are registered with liburcu, and so is any other thread from its first call to its
+ *     end, unless the program has registered it itself before that; then the program
+ *     unregisters it, after its last call. Who is registered must not register again.
  *   - Before flow_start and after flow_stop every call that needs the runtime
  *     gives -ESHUTDOWN; in the child of a fork it gives -ENOTSUP. */
 #ifndef FLOWCORO_BASE_H
