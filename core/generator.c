@@ -24,6 +24,7 @@ struct flow_generator {
     struct flow__spin lock; /* guards what follows, but for the constants */
     enum state state;
     bool starting; /* a consumer is about to set task */
+    bool closing;  /* yields fail, within a shield too */
     const void *value;
     int end; /* what next returns once it has ended */
     struct flow__waiters producer, consumer;
@@ -86,7 +87,8 @@ int flow_generator_yield(struct flow_generator *g, const void *value)
     if (!self || self != load_relaxed(&g->self))
         return -EPERM;
     flow__spin_lock(&g->lock);
-    r = change_sides(self, &waiter, &g->producer, &g->consumer, &consumer);
+    r = g->closing ? -ECANCELED
+                   : change_sides(self, &waiter, &g->producer, &g->consumer, &consumer);
     if (r) {
         flow__spin_unlock(&g->lock);
         return r;
@@ -100,6 +102,8 @@ int flow_generator_yield(struct flow_generator *g, const void *value)
         flow__waiter_resume(self->home, consumer);
     flow__note_object(self, g);
     r = flow__wait(self, waiter.epoch, FLOW__WHY_SEND, FLOW_FOREVER);
+    if (!r)
+        r = waiter.outcome;
     if (r) {
         flow__spin_lock(&g->lock);
         flow__waiters_remove(&waiter);
@@ -248,8 +252,21 @@ int flow_generator_next(struct flow_generator *g, void *value, flow_deadline dea
 /* Ends its task; 0 or an error. */
 static int end(struct flow__task *self, struct flow_generator *g)
 {
+    struct flow__waiter *producer;
     int r;
 
+    flow__spin_lock(&g->lock);
+    if (g->consumer.first || g->starting) {
+        flow__spin_unlock(&g->lock);
+        return -EBUSY;
+    }
+    g->closing = true;
+    producer = flow__waiters_claim(&g->producer);
+    if (producer)
+        producer->outcome = -ECANCELED;
+    flow__spin_unlock(&g->lock);
+    if (producer)
+        flow__waiter_resume(self->home, producer);
     flow__cancel_block(self->home, g->task, FLOW_CANCEL_SCOPE);
     r = flow__await_end(g->task, self, true, FLOW__WHY_JOIN, FLOW_FOREVER);
     if (!r)
@@ -260,7 +277,7 @@ static int end(struct flow__task *self, struct flow_generator *g)
 int flow_generator_close(struct flow_generator *g)
 {
     struct flow__task *self = flow__self();
-    bool busy, fresh;
+    bool fresh;
     int r = 0;
 
     if (!g)
@@ -268,11 +285,8 @@ int flow_generator_close(struct flow_generator *g)
     if (self && self == load_relaxed(&g->self))
         return -EDEADLK;
     flow__spin_lock(&g->lock);
-    busy = g->consumer.first || g->starting;
     fresh = g->state == FRESH;
     flow__spin_unlock(&g->lock);
-    if (busy)
-        return -EBUSY;
     if (!fresh) {
         self = flow__caller_begin(&r);
         if (!self)

@@ -128,6 +128,37 @@ static void test_too_late(void **state)
     test_from_both(too_late);
 }
 
+/* Within a shield yields end all the same when it is closed, be it before or after they begin. */
+static int generate_shielded(struct flow_generator *g, void *plan)
+{
+    FLOW_SHIELD(shield);
+    return generate(g, plan);
+}
+
+static void closed_in_shield(void)
+{
+    struct plan waiting = {.n = UINT64_MAX}, asleep = {.n = UINT64_MAX, .nap = FLOW_MS(2)};
+    struct flow_generator *g;
+    uint64_t x;
+
+    EXPECT_EQ(flow_generator_create(&g, sizeof x, generate_shielded, &waiting), 0);
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), 0);
+    EXPECT_EQ(flow_generator_close(g), 0);
+    EXPECT(waiting.ended && waiting.given == 1);
+    EXPECT_EQ(flow_generator_create(&g, sizeof x, generate_shielded, &asleep), 0);
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), 0);
+    while (flow_generator_next(g, &x, flow_after(FLOW_US(50))) == 0)
+        ;
+    EXPECT_EQ(flow_generator_close(g), 0);
+    EXPECT(asleep.ended);
+}
+
+static void test_closed_in_shield(void **state)
+{
+    (void)state;
+    test_from_both(closed_in_shield);
+}
+
 static int close_oneself(struct flow_generator *g, void *arg)
 {
     uint64_t x = 1;
@@ -473,7 +504,7 @@ int main(void)
         TEST(test_values),   TEST(test_closed_early), TEST(test_too_late),
         TEST(test_misuse),   TEST(test_own_close),    TEST(test_sieve),
         TEST(test_handed_on), TEST(test_broadcast_table), TEST(test_broadcast_torture),
-        TEST(test_closed_while_waiting),
+        TEST(test_closed_while_waiting), TEST(test_closed_in_shield),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,15 +37,17 @@ FLOW_API int flow_generator_create(struct flow_generator **out, size_t value_byt
 
 /* Gives the next value: copies it to *value. -EPIPE: the function has returned 0; or the error that it
  * has returned; the same again at each further call. -ETIMEDOUT, -ECANCELED (the caller was
- * cancelled): no value was taken, and none is lost. -EBUSY: another caller waits in it. Otherwise
+ * cancelled): no value was taken, and none is lost by that. -EBUSY: another caller waits in it. Otherwise
  * as flow_spawn_now and flow_chan_recv. With FLOW_NOW it does not let the function go on, and takes
  * only what that has yielded after an earlier call's deadline. Suspends a coroutine, blocks a
  * foreign thread. */
 FLOW_API int flow_generator_next(struct flow_generator *g, void *value, flow_deadline deadline);
 
 /* From the generator's function only: passes a value on, and waits until the next one is asked for.
- * *value is read before this returns, at any time. -ECANCELED: it is being closed, and the function is
- * to return. -EPERM: called by somebody else. */
+ * *value is read before this returns, at any time. -ECANCELED: it is being closed, also within a shield;
+ * or the function's task was cancelled, or its ambient deadline has passed. A value that nobody has
+ * fetched until then is dropped, and the function is to return. -EDEADLK: within a read-side section of
+ * liburcu; the value was not passed on. -EPERM: called by somebody else. */
 FLOW_API int flow_generator_yield(struct flow_generator *g, const void *value);
 
 /* Ends it: cancels the function's task, waits until that has ended (cancellation of the caller does not
