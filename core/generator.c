@@ -146,6 +146,9 @@ static int start(struct flow__task *self, struct flow_generator *g)
     flow_task task;
     int r;
 
+    /* The function would be within the caller's section, and could not wait. */
+    if (!flow__has(self, FLOW__IS_THREAD) && flow__reclaim_is_inside(self->home->sections))
+        return -EDEADLK;
     g->state = SPAWNED;
     g->starting = true;
     flow__spin_unlock(&g->lock);

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <urcu/urcu-memb.h>
 
 #define GENEROUS flow_after(FLOW_S(30))
 
@@ -157,6 +158,36 @@ static void test_closed_in_shield(void **state)
 {
     (void)state;
     test_from_both(closed_in_shield);
+}
+
+/* Nothing begins in the consumer's read-side section, and nothing is lost by trying. */
+static void begun_in_section(void)
+{
+    struct plan plan = {.n = 2};
+    struct flow_generator *g;
+    uint64_t x = 5;
+
+    EXPECT_EQ(flow_generator_create(&g, sizeof x, generate, &plan), 0);
+    urcu_memb_read_lock();
+    EXPECT_EQ(flow_generator_next(g, &x, FLOW_NOW), -ETIMEDOUT);
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), -EDEADLK);
+    EXPECT_EQ(plan.given, 0);
+    urcu_memb_read_unlock();
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), 0);
+    urcu_memb_read_lock();
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), -EDEADLK);
+    urcu_memb_read_unlock();
+    EXPECT_EQ(x, 0);
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), 0);
+    EXPECT_EQ(x, 1);
+    EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), -EPIPE);
+    EXPECT_EQ(flow_generator_close(g), 0);
+}
+
+static void test_begun_in_section(void **state)
+{
+    (void)state;
+    test_as_task(begun_in_section);
 }
 
 static int close_oneself(struct flow_generator *g, void *arg)
@@ -505,6 +536,7 @@ int main(void)
         TEST(test_misuse),   TEST(test_own_close),    TEST(test_sieve),
         TEST(test_handed_on), TEST(test_broadcast_table), TEST(test_broadcast_torture),
         TEST(test_closed_while_waiting), TEST(test_closed_in_shield),
+        TEST(test_begun_in_section),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,8 +37,9 @@ FLOW_API int flow_generator_create(struct flow_generator **out, size_t value_byt
 
 /* Gives the next value: copies it to *value. -EPIPE: the function has returned 0; or the error that it
  * has returned; the same again at each further call. -ETIMEDOUT, -ECANCELED (the caller was
- * cancelled): no value was taken, and none is lost by that. -EBUSY: another caller waits in it. Otherwise
- * as flow_spawn_now and flow_chan_recv. With FLOW_NOW it does not let the function go on, and takes
+ * cancelled): no value was taken, and none is lost by that. -EBUSY: another caller waits in it. -EDEADLK:
+ * within a read-side section of liburcu a coroutine can only take what is there. Otherwise as
+ * flow_spawn_now and flow_chan_recv. With FLOW_NOW it does not let the function go on, and takes
  * only what that has yielded after an earlier call's deadline. Suspends a coroutine, blocks a
  * foreign thread. */
 FLOW_API int flow_generator_next(struct flow_generator *g, void *value, flow_deadline deadline);
