@@ -23,13 +23,13 @@ enum state { FRESH, SPAWNED, RUNNING, ENDED };
 struct flow_generator {
     struct flow__spin lock; /* guards what follows, but for the constants */
     enum state state;
-    bool starting; /* a consumer is about to set task */
+    bool starting; /* a consumer spawns its task */
     bool closing;  /* yields fail, within a shield too */
     const void *value;
     int end; /* what next returns once it has ended */
     struct flow__waiters producer, consumer;
-    struct flow__task *task; /* NULL before the start; the right to join it is the generator's */
-    flow__atomic(struct flow__task *) self; /* the same; written by itself, anyone asks: is it me? */
+    flow__atomic(uint64_t) id; /* of its task, or 0; the right to join that is the generator's.
+                                  Anyone may ask: is it me? */
     size_t value_bytes; /* constant, as the next */
     flow_generator_fn fn;
     void *arg;
@@ -59,6 +59,33 @@ static void copy(const struct flow_generator *g, void *to, const void *from)
         memcpy(to, from, g->value_bytes);
 }
 
+/* Is it the generator's function that asks? */
+static bool is_own(const struct flow_generator *g, struct flow__task *self)
+{
+    return flow__id_of(self, load_relaxed(&self->life)) == load_relaxed(&g->id);
+}
+
+/* NULL: there was none yet, or the runtime that it belonged to has been stopped. Inside of one. */
+static struct flow__task *task_of(const struct flow_generator *g)
+{
+    uint64_t id = load_relaxed(&g->id);
+    struct flow__task *t = flow__block_of(id);
+
+    return t && flow__generation_of(load_relaxed(&t->life)) == id >> 32 ? t : NULL;
+}
+
+/* Under the lock: takes the right to join the task while nobody else can have its handle. Called by the
+ * task itself before its function, and, as it may never run, by the one who has spawned it. */
+static void claim(struct flow_generator *g, flow_task task)
+{
+    struct flow__task *t;
+
+    if (load_relaxed(&g->id))
+        return;
+    flow__check(flow__claim(task.id, NULL, &t) == 0);
+    store_relaxed(&g->id, task.id);
+}
+
 /* Under the lock: arms and queues self, then wins whoever waits on the other side. 0 or an error; *other
  * may be NULL. */
 static int change_sides(struct flow__task *self, struct flow__waiter *waiter,
@@ -84,7 +111,7 @@ int flow_generator_yield(struct flow_generator *g, const void *value)
     struct flow__waiter waiter, *consumer;
     int r;
 
-    if (!self || self != load_relaxed(&g->self))
+    if (!self || !is_own(g, self))
         return -EPERM;
     flow__spin_lock(&g->lock);
     r = g->closing ? -ECANCELED
@@ -116,12 +143,12 @@ int flow_generator_yield(struct flow_generator *g, const void *value)
 static flow_result produce(void *generator)
 {
     struct flow_generator *g = generator;
-    struct flow__task *self = flow__self();
     struct flow__waiter *consumer;
+    flow_task self = flow_self();
     int r;
 
-    store_relaxed(&g->self, self);
     flow__spin_lock(&g->lock);
+    claim(g, self);
     g->state = RUNNING;
     flow__spin_unlock(&g->lock);
     r = g->fn(g, g->arg);
@@ -133,7 +160,7 @@ static flow_result produce(void *generator)
         consumer->outcome = g->end;
     flow__spin_unlock(&g->lock);
     if (consumer)
-        flow__waiter_resume(self->home, consumer);
+        flow__waiter_resume(flow__self()->home, consumer);
     return flow_ok(NULL);
 }
 
@@ -158,12 +185,17 @@ static int start(struct flow__task *self, struct flow_generator *g)
     g->starting = false;
     if (r)
         g->state = FRESH;
-    return r ? r : flow__claim(task.id, self, &g->task);
+    else
+        claim(g, task);
+    return r;
 }
 
 /* Under the lock: what there is without waiting, or 1. */
 static int take(struct flow_generator *g, void *value)
 {
+    /* It has not ended, and never will: who waited, and the value, were in stacks that are gone. */
+    if (flow__unlikely(load_relaxed(&g->id) && g->state != ENDED && !task_of(g)))
+        return -ESHUTDOWN;
     if (g->consumer.first || g->starting)
         return -EBUSY;
     if (g->value) {
@@ -175,12 +207,13 @@ static int take(struct flow_generator *g, void *value)
 }
 
 /* Its function will never run: cancelled before, or there was no stack for it. */
-static int ended_unstarted(struct flow_generator *g, struct flow__waiter *waiter)
+static int ended_unstarted(struct flow_generator *g, struct flow__task *task,
+                           struct flow__waiter *waiter)
 {
     flow__spin_lock(&g->lock);
     flow__waiters_remove(waiter);
     g->state = ENDED;
-    g->end = g->task->result.error;
+    g->end = task->result.error;
     flow__spin_unlock(&g->lock);
     return g->end;
 }
@@ -189,14 +222,15 @@ static int ended_unstarted(struct flow_generator *g, struct flow__waiter *waiter
 static int wait_for_start(struct flow__task *self, struct flow_generator *g,
                           struct flow__waiter *waiter, flow_deadline deadline)
 {
+    struct flow__task *task = task_of(g);
     int r;
 
-    if (!flow__watch_end(g->task, self, waiter->epoch) && flow__disarm(self, waiter->epoch))
-        return ended_unstarted(g, waiter);
+    if (!flow__watch_end(task, self, waiter->epoch) && flow__disarm(self, waiter->epoch))
+        return ended_unstarted(g, task, waiter);
     r = flow__wait(self, waiter->epoch, FLOW__WHY_RECV, deadline);
-    flow__unwatch_end(g->task);
+    flow__unwatch_end(task);
     if (r == 0 && (load_relaxed(&self->wait) & FLOW__WAIT_STATE) == FLOW__WAIT_ENDED)
-        return ended_unstarted(g, waiter);
+        return ended_unstarted(g, task, waiter);
     return flow__waiter_leave(waiter, &g->lock, r);
 }
 
@@ -256,12 +290,18 @@ int flow_generator_next(struct flow_generator *g, void *value, flow_deadline dea
 static int end(struct flow__task *self, struct flow_generator *g)
 {
     struct flow__waiter *producer;
+    struct flow__task *task;
+    bool busy;
     int r;
 
+    if (is_own(g, self))
+        return -EDEADLK;
     flow__spin_lock(&g->lock);
-    if (g->consumer.first || g->starting) {
+    task = task_of(g);
+    busy = g->starting || (task && g->consumer.first);
+    if (busy || !task) {
         flow__spin_unlock(&g->lock);
-        return -EBUSY;
+        return busy ? -EBUSY : 0;
     }
     g->closing = true;
     producer = flow__waiters_claim(&g->producer);
@@ -270,32 +310,32 @@ static int end(struct flow__task *self, struct flow_generator *g)
     flow__spin_unlock(&g->lock);
     if (producer)
         flow__waiter_resume(self->home, producer);
-    flow__cancel_block(self->home, g->task, FLOW_CANCEL_SCOPE);
-    r = flow__await_end(g->task, self, true, FLOW__WHY_JOIN, FLOW_FOREVER);
+    flow__cancel_block(self->home, task, FLOW_CANCEL_SCOPE);
+    r = flow__await_end(task, self, true, FLOW__WHY_JOIN, FLOW_FOREVER);
     if (!r)
-        flow__consume(self->home, g->task);
+        flow__consume(self->home, task);
     return r;
 }
 
 int flow_generator_close(struct flow_generator *g)
 {
-    struct flow__task *self = flow__self();
+    struct flow__task *self;
     bool fresh;
     int r = 0;
 
     if (!g)
         return 0;
-    if (self && self == load_relaxed(&g->self))
-        return -EDEADLK;
     flow__spin_lock(&g->lock);
     fresh = g->state == FRESH;
     flow__spin_unlock(&g->lock);
     if (!fresh) {
         self = flow__caller_begin(&r);
-        if (!self)
-            return r;
-        r = end(self, g);
-        flow__caller_end(self);
+        if (self) {
+            r = end(self, g);
+            flow__caller_end(self);
+        } else if (r == -ESHUTDOWN) {
+            r = 0; /* its task has ended, or never will */
+        }
     }
     if (!r)
         flow__sys.release(g);

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * Generators and broadcasts. Runs with FLOW_TEST_WORKERS = 1, 2, 4. */
-#include "tests/support/test.h"
+#include "tests/support/tasks.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <urcu/urcu-memb.h>
-
-#define GENEROUS flow_after(FLOW_S(30))
 
 static void rest(void)
 {
@@ -190,6 +186,172 @@ static void test_begun_in_section(void **state)
     test_as_task(begun_in_section);
 }
 
+/* Whoever has its function's handle cannot take the task away from the generator. */
+static flow_result join_it(void *task)
+{
+    return flow_err(flow_join(*(flow_task *)task, NULL, GENEROUS));
+}
+
+static int detach_oneself(struct flow_generator *g, void *own)
+{
+    int r = 0;
+
+    *(flow_task *)own = flow_self();
+    EXPECT_EQ(flow_detach(flow_self()), -EINVAL);
+    for (uint64_t i = 0; !r; i++)
+        r = flow_generator_yield(g, &i);
+    return r;
+}
+
+static int give_oneself_away(struct flow_generator *g, void *own)
+{
+    flow_result result;
+    flow_task task;
+
+    *(flow_task *)own = flow_self();
+    EXPECT_EQ(flow_spawn_now(&task, join_it, own), 0);
+    EXPECT_EQ(flow_join(task, &result, GENEROUS), 0);
+    EXPECT_EQ(result.error, -EINVAL);
+    return detach_oneself(g, own);
+}
+
+static void handle_given_away(void)
+{
+    static const flow_generator_fn fns[] = {detach_oneself, give_oneself_away};
+
+    for (int i = 0; i < 2; i++) {
+        struct flow_generator *g;
+        flow_task own;
+        uint64_t x;
+
+        EXPECT_EQ(flow_generator_create(&g, sizeof x, fns[i], &own), 0);
+        for (uint64_t j = 0; j < 2; j++) {
+            EXPECT_EQ(flow_generator_next(g, &x, GENEROUS), 0);
+            EXPECT_EQ(x, j);
+            EXPECT_EQ(flow_join(own, NULL, GENEROUS), -EINVAL);
+            EXPECT_EQ(flow_detach(own), -EINVAL);
+        }
+        EXPECT_EQ(flow_generator_close(g), 0);
+        EXPECT_EQ(flow_join(own, NULL, GENEROUS), -ESRCH);
+    }
+}
+
+static void test_handle_given_away(void **state)
+{
+    (void)state;
+    test_from_both(handle_given_away);
+}
+
+/* ---- generators that outlive their runtime ---- */
+
+static flow_result wait_for_value(void *g)
+{
+    uint64_t x;
+
+    return flow_err(flow_generator_next(g, &x, FLOW_FOREVER));
+}
+
+static int wait_for_nothing(struct flow_generator *g, void *unused)
+{
+    FLOW_SHIELD(shield);
+    (void)g, (void)unused;
+    return flow_sleep_until(FLOW_FOREVER);
+}
+
+static flow_result wait_shielded(void *g)
+{
+    FLOW_SHIELD(shield);
+    return wait_for_value(g);
+}
+
+static flow_result close_it(void *g)
+{
+    return flow_ok_i64(flow_generator_close(g));
+}
+
+static flow_result ask_to_stop(void *unused)
+{
+    EXPECT_EQ(flow_stop(FLOW_NOW), 0);
+    return flow_ok(unused);
+}
+
+enum { BEGUN = 3, OUTLIVING };
+
+/* All have begun but the last, and none is closed when the runtime stops. Of the first the function
+ * and a consumer are left. */
+static void leave_generators(struct flow_generator **g, struct plan *plan)
+{
+    uint64_t x;
+
+    test_start();
+    assert_int_equal(flow_generator_create(&g[0], sizeof x, wait_for_nothing, NULL), 0);
+    for (int i = 1; i < OUTLIVING; i++)
+        assert_int_equal(flow_generator_create(&g[i], sizeof x, generate, plan), 0);
+    for (int i = 1; i < BEGUN; i++)
+        assert_int_equal(flow_generator_next(g[i], &x, GENEROUS), 0);
+    assert_int_equal(flow_spawn(NULL, wait_shielded, g[0]), 0);
+    while (flow_generator_next(g[0], &x, FLOW_NOW) != -EBUSY)
+        rest();
+    while (test_stats().live != BEGUN + 1)
+        rest();
+    assert_int_equal(flow_spawn(NULL, ask_to_stop, NULL), 0);
+    while (test_stats().live != 2)
+        rest();
+    assert_int_equal(flow_stop(FLOW_NOW), 2);
+    for (int i = 0; i < OUTLIVING; i++)
+        assert_int_equal(flow_generator_next(g[i], &x, GENEROUS), -ESHUTDOWN);
+    assert_no_failures();
+}
+
+static void test_stopped(void **state)
+{
+    struct flow_generator *g[OUTLIVING];
+    struct plan plan = {.n = UINT64_MAX};
+
+    (void)state;
+    leave_generators(g, &plan);
+    for (int i = 0; i < OUTLIVING; i++)
+        assert_int_equal(flow_generator_close(g[i]), 0);
+}
+
+/* Their blocks are those of other tasks now, which are let be and not taken for theirs. */
+static void test_started_again(void **state)
+{
+    enum { TASKS = 100 };
+    struct flow_generator *g[OUTLIVING];
+    struct plan plan = {.n = UINT64_MAX};
+    static struct kept kept[TASKS];
+    flow_task task[TASKS];
+    flow_result result;
+    uint64_t x = 0;
+
+    (void)state;
+    leave_generators(g, &plan);
+    test_start();
+    for (int i = 0; i < TASKS; i++) {
+        atomic_store(&kept[i].is_there, false);
+        assert_int_equal(flow_spawn(&task[i], suspend_and_keep, &kept[i]), 0);
+    }
+    for (int i = 0; i < TASKS; i++)
+        while (!atomic_load(&kept[i].is_there))
+            rest();
+    assert_int_equal(flow_generator_next(g[0], &x, GENEROUS), -ESHUTDOWN);
+    for (int i = 1; i < BEGUN; i++)
+        assert_int_equal(flow_generator_next(g[i], &x, GENEROUS), -ECANCELED);
+    assert_int_equal(flow_generator_next(g[BEGUN], &x, GENEROUS), 0);
+    for (int i = 0; i < OUTLIVING; i++) {
+        EXPECT_EQ(flow_sync_wait(close_it, g[i], &result, GENEROUS), 0);
+        EXPECT_EQ(result.i64, 0);
+    }
+    for (int i = 0; i < TASKS; i++) {
+        EXPECT_EQ(flow_wake(kept[i].waker), 0);
+        EXPECT_EQ(flow_join(task[i], &result, GENEROUS), 0);
+        EXPECT_EQ(result.error, 0);
+    }
+    assert_true(test_wait_until_empty());
+    test_stop();
+}
+
 static int close_oneself(struct flow_generator *g, void *arg)
 {
     uint64_t x = 1;
@@ -197,13 +359,6 @@ static int close_oneself(struct flow_generator *g, void *arg)
     (void)arg;
     EXPECT_EQ(flow_generator_close(g), -EDEADLK);
     return flow_generator_yield(g, &x);
-}
-
-static flow_result wait_for_value(void *g)
-{
-    uint64_t x;
-
-    return flow_err(flow_generator_next(g, &x, FLOW_FOREVER));
 }
 
 static void misuses(void)
@@ -536,7 +691,8 @@ int main(void)
         TEST(test_misuse),   TEST(test_own_close),    TEST(test_sieve),
         TEST(test_handed_on), TEST(test_broadcast_table), TEST(test_broadcast_torture),
         TEST(test_closed_while_waiting), TEST(test_closed_in_shield),
-        TEST(test_begun_in_section),
+        TEST(test_begun_in_section), TEST(test_handle_given_away), TEST(test_stopped),
+        TEST(test_started_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,10 @@
  *
  * The function runs as a task of its own, only while somebody waits for the next value: it is started by
  * the first flow_generator_next, and goes on from its last yield at each further one. It may do all that
- * a task may. One consumer at a time, which may be a coroutine or a foreign thread. */
+ * a task may, but its handle is the generator's to join: flow_join and flow_detach give -EINVAL.
+ * One consumer at a time, which may be a coroutine or a foreign thread.
+ *
+ * A generator outlives flow_stop, its function does not. */
 #ifndef FLOWCORO_GENERATOR_H
 #define FLOWCORO_GENERATOR_H
 
@@ -38,10 +41,10 @@ FLOW_API int flow_generator_create(struct flow_generator **out, size_t value_byt
 /* Gives the next value: copies it to *value. -EPIPE: the function has returned 0; or the error that it
  * has returned; the same again at each further call. -ETIMEDOUT, -ECANCELED (the caller was
  * cancelled): no value was taken, and none is lost by that. -EBUSY: another caller waits in it. -EDEADLK:
- * within a read-side section of liburcu a coroutine can only take what is there. Otherwise as
- * flow_spawn_now and flow_chan_recv. With FLOW_NOW it does not let the function go on, and takes
- * only what that has yielded after an earlier call's deadline. Suspends a coroutine, blocks a
- * foreign thread. */
+ * within a read-side section of liburcu a coroutine can only take what is there. -ESHUTDOWN: the runtime
+ * is stopped, or has been before the function had ended. Otherwise as flow_spawn_now and flow_chan_recv.
+ * With FLOW_NOW it does not let the function go on, and takes only what that has yielded after an earlier
+ * call's deadline. Suspends a coroutine, blocks a foreign thread. */
 FLOW_API int flow_generator_next(struct flow_generator *g, void *value, flow_deadline deadline);
 
 /* From the generator's function only: passes a value on, and waits until the next one is asked for.
@@ -54,8 +57,9 @@ FLOW_API int flow_generator_yield(struct flow_generator *g, const void *value);
 /* Ends it: cancels the function's task, waits until that has ended (cancellation of the caller does not
  * end this wait), and frees it. NULL is let be. -EBUSY: a consumer waits in it; -EDEADLK: from its own
  * function, or nothing can ever end that; -ECANCELED: flow_stop ends a foreign thread's wait. Then it
- * is still there. From a coroutine or a foreign thread; from anywhere if it was never
- * asked for a value. */
+ * is still there. After flow_stop, also if the runtime has been started again, there is no task any more,
+ * and it only frees. From a coroutine or a foreign thread; from anywhere if it was never asked for a
+ * value. */
 FLOW_API int flow_generator_close(struct flow_generator *g);
 
 FLOW_END_DECLS
