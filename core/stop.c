@@ -15,7 +15,7 @@
 #include <pthread.h>
 
 #define CANCEL_AGAIN_NS  FLOW_MS(50)
-#define STOP_PATIENCE_NS FLOW_S(1) /* for a worker to leave its coroutine */
+#define STOP_PATIENCE_NS FLOW_S(1) /* for a worker, or who drives, to leave its coroutine */
 
 static void cancel_if_live(struct flow__worker *w, uint32_t slot)
 {
@@ -118,6 +118,13 @@ static void close_all(struct flow__runtime *rt)
     flow__machine_forget(rt);
 }
 
+static flow_deadline with_patience(flow_deadline deadline)
+{
+    flow_deadline now = flow__sys.now(), from = deadline > now ? deadline : now;
+
+    return from < FLOW_FOREVER - STOP_PATIENCE_NS ? from + STOP_PATIENCE_NS : FLOW_FOREVER;
+}
+
 static int stop(flow_deadline deadline)
 {
     struct flow__runtime *rt = &flow__runtime;
@@ -130,12 +137,14 @@ static int stop(flow_deadline deadline)
     if (!load_relaxed(&rt->workers_end)) {
         flow__leaks_at_begin();
         flow__cancel_all();
-        if (rt->n_workers == 0 && !flow__take_the_seat(rt, deadline))
-            return -EBUSY;
-        if (rt->n_workers == 0)
+        if (rt->n_workers == 0) {
+            if (!flow__take_the_seat(rt, with_patience(deadline)))
+                return -EBUSY;
+            flow__cancel_all(); /* what the driver's coroutine was spawning meanwhile */
             drive_until_empty(rt, deadline);
-        else
+        } else {
             cancel_until_empty(rt, deadline);
+        }
     }
     flow__tell_workers_to_end(rt);
     release_foreign_threads();
@@ -143,9 +152,7 @@ static int stop(flow_deadline deadline)
         exchange_seq(&rt->driver, 3); /* for good: nobody waits for the seat any more */
         flow__sys.futex_wake(&rt->driver, INT32_MAX);
     }
-    patience = flow_after(STOP_PATIENCE_NS);
-    if (patience < deadline)
-        patience = deadline;
+    patience = with_patience(deadline);
     if (!flow__wait_until(rt, threads_have_left, patience))
         return -EBUSY;
     flow__offload_orphan();

@@ -146,6 +146,32 @@ CASE(a_stop_while_another_thread_drives)
     }
 }
 
+static atomic_bool is_awaited;
+
+static void *drive_a_sleeper(void *unused)
+{
+    atomic_store(&is_awaited, true);
+    while (flow_drive(FLOW_FOREVER) > 0)
+        ;
+    return unused;
+}
+
+CASE(a_stop_that_does_not_wait_has_the_seat_from_a_driver_that_sleeps)
+{
+    for (int round = 0; round < TEST_ROUNDS(20, 5); round++) {
+        pthread_t thread;
+
+        atomic_store(&is_awaited, false);
+        test_start_driven();
+        REQUIRE_EQUAL(flow_spawn(NULL, suspend_and_keep, &kept), 0);
+        REQUIRE_EQUAL(pthread_create(&thread, NULL, drive_a_sleeper, NULL), 0);
+        WAIT_UNTIL(atomic_load(&is_awaited));
+        test_nap(FLOW_MS(2)); /* asleep, most likely */
+        REQUIRE(flow_stop(FLOW_NOW) >= 0);
+        pthread_join(thread, NULL);
+    }
+}
+
 static flow_result sum_of_children(void *n)
 {
     flow_task task[50];

@@ -348,6 +348,40 @@ CASE(a_thread_that_drives_in_a_loop_leaves_the_seat_to_flow_stop)
     flow__sys = flow__sys_real;
 }
 
+/* The first coroutine that spawns has to fetch blocks: here it waits for that until everybody was cancelled. */
+static flow_result sleep_long(void *arg)
+{
+    (void)arg;
+    return flow_err(flow_sleep(FLOW_S(1000)));
+}
+
+static flow_result spawn_a_sleeper(void *arg)
+{
+    REQUIRE_EQUAL(flow_spawn_now(NULL, sleep_long, NULL), 0);
+    return flow_ok(arg);
+}
+
+CASE(what_a_driven_coroutine_spawns_while_all_are_cancelled_is_cancelled_too)
+{
+    struct flow__lock *blocks;
+    pthread_t driver, thread;
+    int r = -1;
+
+    test_start_driven();
+    blocks = &flow__registry.depot[0].lock;
+    REQUIRE_EQUAL(flow_spawn(NULL, spawn_a_sleeper, NULL), 0);
+    flow__lock(blocks);
+    REQUIRE_EQUAL(pthread_create(&driver, NULL, drive_in_a_loop, NULL), 0);
+    WAIT_UNTIL(load_relaxed(&blocks->word) == 2); /* it waits */
+    REQUIRE_EQUAL(pthread_create(&thread, NULL, stop_for_ever, &r), 0);
+    WAIT_UNTIL(load_seq(&flow__runtime.seat_wanted));
+    flow__unlock(blocks);
+    pthread_join(thread, NULL);
+    REQUIRE_EQUAL(r, 0);
+    atomic_store(&stopped, true);
+    pthread_join(driver, NULL);
+}
+
 static atomic_int waiter_result;
 static atomic_bool waiter_waits;
 

@@ -102,11 +102,11 @@ FLOW_API const char *flow_start_error(void);
  * back. Foreign threads that wait in this library return -ECANCELED first.
  * Returns the number of tasks that had not ended by the deadline (their stacks
  * are gone: nothing they own is cleaned up), 0 if there was none or nothing ran.
- * -EBUSY: at the deadline, and a second later, a worker was still inside a coroutine that does not
- * suspend, or a helper thread inside an offloaded call that uses a coroutine's memory; nothing was
- * freed, call again. -EALREADY: another thread is stopping it. From inside a coroutine it only
- * asks: every task is cancelled and 0 returned; the thread in flow_run, or the next flow_stop, does
- * the rest. */
+ * -EBUSY: at the deadline, and a second later, a worker, or a thread in flow_drive, was still inside
+ * a coroutine that does not suspend, or a helper thread inside an offloaded call that uses a
+ * coroutine's memory; nothing was freed, call again. -EALREADY: another thread is stopping it. From
+ * inside a coroutine it only asks: every task is cancelled and 0 returned; the thread in flow_run, or
+ * the next flow_stop, does the rest. */
 FLOW_API int flow_stop(flow_deadline deadline);
 
 /* Starts the runtime, runs fn(arg) as its first task, waits until every task
@@ -123,9 +123,11 @@ FLOW_API int flow_run(const struct flow_options *options, flow_fn fn, void *arg,
 
 /* Runs what is ready, on this thread; for a runtime with workers = 0. When
  * nothing is ready it waits for a timer or a wake-up until the deadline; with
- * FLOW_NOW it never waits. Returns the number of dispatches, 0 if the deadline came first.
+ * FLOW_NOW it never waits. Returns the number of dispatches, 0 if the deadline came first;
+ * when tasks yield straight to one another, the turns of all but the first are not in this number.
  * -EDEADLK: with FLOW_FOREVER, tasks live but nothing can ever wake one (they
- * are listed on stderr). -EINVAL: the runtime has workers of its own. -EPERM:
+ * are listed on stderr); another thread that has called this library might, until it ends, also one
+ * that waits in it. -EINVAL: the runtime has workers of its own. -EPERM:
  * from inside a coroutine. -EBUSY: another thread is driving, or about to for flow_stop. */
 FLOW_API int flow_drive(flow_deadline deadline);
 
