@@ -23,11 +23,10 @@ static void thread_ends(void *unused)
     (void)unused;
     if (!known)
         return;
+    if (!counted_apart)
+        flow__foreign_gone();
     known = false;
     flow__reclaim_unregister();
-    if (!counted_apart)
-        fetch_sub_seq(&flow__process.foreign_threads, 1);
-    flow__tell_quiet();
 }
 
 static void make_key(void)
@@ -37,21 +36,20 @@ static void make_key(void)
 
 static void be_known(void)
 {
-    flow__reclaim_register(); /* each time, as the program may have unregistered it */
-    if (flow__likely(known))
+    flow__reclaim_register();
+    if (known)
         return;
     pthread_once(&once, make_key);
     pthread_setspecific(key, &known);
     known = true;
-    fetch_add_seq(&flow__process.foreign_threads, 1);
 }
 
 bool flow__foreign_stands_by(bool yes)
 {
-    bool before = counted_apart;
+    bool before = counted_apart, counted = known && !before;
 
     be_known();
-    if (yes != before)
+    if (counted == yes)
         fetch_add_seq(&flow__process.foreign_threads, yes ? -1 : 1);
     counted_apart = yes;
     return before;
@@ -68,7 +66,10 @@ int flow__foreign_enter(void)
     /* A worker outside of coroutines: a handler of exit(). It must not wait for itself. */
     if (flow__unlikely(flow__owned_worker != NULL))
         return -EPERM;
-    be_known();
+    if (flow__unlikely(!known))
+        flow__foreign_stands_by(false);
+    else
+        flow__reclaim_register(); /* each time, as the program may have unregistered it */
     flow__reclaim_enter();
     /* [STOP-1] acquire, inside the section: pairs with [STOP-2]; if the runtime is still
      * there now, flow_stop will wait for us to leave. */
@@ -82,6 +83,17 @@ void flow__foreign_leave(void)
 {
     flow__reclaim_leave();
     flow__reclaim_flush();
+}
+
+void flow__foreign_gone(void)
+{
+    fetch_sub_seq(&flow__process.foreign_threads, 1);
+    flow__tell_quiet();
+    if (flow__foreign_enter())
+        return;
+    if (flow__runtime.n_workers == 0)
+        flow__parker_notify(&flow__runtime.workers[0].parker);
+    flow__foreign_leave();
 }
 
 struct flow__task *flow__take_foreign_block(struct flow__group *g)

@@ -131,6 +131,8 @@ static void abandon(flow_lane *lane, struct job *job)
 {
     unlink_running(lane, job);
     job->state = ABANDONED;
+    /* Before its caller is counted no more: it may yet wake somebody. */
+    fetch_add_seq(&flow__process.foreign_threads, 1);
     let_go();
 }
 
@@ -156,6 +158,7 @@ static void run_job(flow_lane *lane, struct job *job)
         flow__unlock(&lane->lock);
         job->release(job->arg);
         flow__sys.release(job);
+        flow__foreign_gone();
         flow__lock(&lane->lock);
         return;
     }

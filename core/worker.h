@@ -205,7 +205,9 @@ struct flow__runtime {
 
 /* What outlives a stop. */
 struct flow__process {
-    flow__atomic(int) foreign_threads; /* registered, beside those in flow_run and flow_drive */
+    /* Who might wake a task of his own accord: registered threads, beside those in flow_run and
+     * flow_drive, and helpers in calls that were abandoned. */
+    flow__atomic(int) foreign_threads;
     flow__atomic(uint32_t) offload_threads;
     /* flow_run and flow_stop sleep here until the count of live tasks may be 0. Threads
      * that outlive a runtime wake them too. */
@@ -591,6 +593,10 @@ void flow__foreign_leave(void);
 /* Says that the calling thread waits in flow_run or drives, and is nobody who might yet
  * wake a task of its own accord; or that this is over. */
 bool flow__foreign_stands_by(bool yes); /* returns what held before */
+
+/* One of flow__process.foreign_threads will wake nobody any more: who tells of deadlocks looks again. By a
+ * thread that is registered, outside of enter/leave. */
+void flow__foreign_gone(void);
 
 /* A block that stands for this thread in a blocking call. NULL: no memory. Within enter/leave. */
 struct flow__task *flow__foreign_self(void);

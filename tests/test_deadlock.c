@@ -197,6 +197,82 @@ CASE(a_foreign_thread_that_might_cancel_is_no_deadlock)
     pthread_join(thread, NULL);
 }
 
+static struct flow_event event = FLOW_EVENT_INIT;
+static bool abandoned_call_sets;
+
+static flow_result nap_and_set(void *arg)
+{
+    test_nap(FLOW_MS(TEST_SLOW ? 300 : 60));
+    if (abandoned_call_sets)
+        flow_event_set(&event);
+    return flow_ok(arg);
+}
+
+static void nothing_to_release(void *unused)
+{
+    (void)unused;
+}
+
+/* The call has begun when it is given up. */
+static flow_result abandon_and_wait(void *arg)
+{
+    flow_deadline soon = flow_after(FLOW_MS(TEST_SLOW ? 100 : 20));
+    bool abandoned;
+    flow_result r = flow_offload_owned(FLOW_LANE_FILE, nap_and_set, arg, nothing_to_release, &abandoned, soon);
+
+    REQUIRE(abandoned && r.error == -ETIMEDOUT);
+    REQUIRE_EQUAL(flow_event_wait(&event, FLOW_FOREVER), abandoned_call_sets ? 0 : -ECANCELED);
+    return flow_ok(arg);
+}
+
+static void abandon_and_run(bool sets, int expected)
+{
+    struct flow_options o = test_options();
+
+    abandoned_call_sets = sets;
+    for (int workers = 0; workers < 2; workers++) {
+        o.workers = workers ? test_workers() : 0;
+        flow_event_reset(&event);
+        REQUIRE_EQUAL(flow_run(&o, abandon_and_wait, NULL, NULL), expected);
+    }
+}
+
+CASE(an_abandoned_call_that_still_runs_is_no_deadlock)
+{
+    abandon_and_run(true, 0);
+}
+
+CASE(an_abandoned_call_that_has_ended_counts_no_more)
+{
+    abandon_and_run(false, -EDEADLK);
+}
+
+static void *end_without_a_deed(void *registered)
+{
+    struct flow_stats stats = {.size = sizeof stats};
+
+    WAIT_UNTIL(flow_stats(&stats) == 0);
+    atomic_store((atomic_bool *)registered, true);
+    WAIT_UNTIL(atomic_load(&pair_stands));
+    test_nap(FLOW_MS(50)); /* the workers, or who drives, are asleep, most likely */
+    return NULL;
+}
+
+CASE(a_deadlock_shows_when_the_last_thread_that_might_cancel_ends)
+{
+    for (int workers = 0; workers < 2; workers++) {
+        struct flow_options o = test_options();
+        atomic_bool registered = false;
+        pthread_t thread;
+
+        o.workers = workers ? test_workers() : 0;
+        atomic_store(&pair_stands, false);
+        REQUIRE_EQUAL(pthread_create(&thread, NULL, end_without_a_deed, &registered), 0);
+        REQUIRE_EQUAL(flow_run(&o, wait_for_the_other_thread, &registered, NULL), -EDEADLK);
+        pthread_join(thread, NULL);
+    }
+}
+
 static void *use_and_end(void *unused)
 {
     flow_stop(FLOW_NOW);

@@ -38,6 +38,11 @@ bool flow__foreign_stands_by(bool yes)
     return yes;
 }
 
+void flow__foreign_gone(void)
+{
+    fetch_sub_seq(&flow__process.foreign_threads, 1);
+}
+
 static int create(pthread_t *thread, size_t bytes, void *(*run)(void *), void *arg)
 {
     int i = load_relaxed(&n_helpers);
@@ -185,7 +190,7 @@ static void thread_cancelled(int self)
 static void check(void)
 {
     model_check_idle(0);
-    MODEL_CHECK(flow__process.offload_threads == 0);
+    MODEL_CHECK(flow__process.offload_threads == 0 && flow__process.foreign_threads == 0);
     MODEL_CHECK(flow__runtime.offloads_open == 0 && flow__runtime.offloads_running == 0);
     MODEL_CHECK(!lanes);
 }
