@@ -200,6 +200,10 @@ static void describe(struct flow_job *job, struct flow__task *self)
 {
     struct flow__task *owner = owner_of(job, self);
 
+#ifdef FLOW_DEBUG
+    if (!header_of(job))
+        flow__die("the record of a job is not in a coroutine's frame");
+#endif
     job->task = owner;
     if (flow__unlikely(flow__has(owner, FLOW_FP_ENVIRONMENT)))
         flow__fp_save(fp_of(job));
@@ -452,8 +456,8 @@ flow_result flow__await_job(struct flow_job *job)
     not_run = flow__has(t, FLOW__NOT_RUN);
     result = flow__consume(self->home, t);
     count_open(job, -1);
-    /* Where there was no stack for it here is one. */
-    return not_run && result.error == -ENOMEM ? call(job) : result;
+    /* Where there was no stack for it here is one; and in a shield flow_stop keeps no job from running. */
+    return not_run && (result.error == -ENOMEM || !flow__heeds_cancel(self)) ? call(job) : result;
 }
 
 void flow__drop_job(struct flow_job *job)

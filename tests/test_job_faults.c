@@ -32,6 +32,17 @@ static flow_result count_times(void *arg)
     return flow_ok(arg);
 }
 
+/* There is room for the records of many. */
+static void run_on_a_large_stack(flow_fn fn)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+
+    options.stack_bytes = (size_t)512 * 1024;
+    REQUIRE_EQUAL(flow_spawn_with(&task, &options, fn, NULL), 0);
+    REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
+}
+
 static void require_each_once(void)
 {
     for (int i = 0; i < MANY; i++)
@@ -40,7 +51,7 @@ static void require_each_once(void)
 
 static flow_result fork_and_yield(void *arg)
 {
-    struct flow_job *job = calloc(MANY, sizeof *job);
+    struct flow_job job[MANY];
 
     (void)arg;
     for (intptr_t i = 0; i < MANY; i++)
@@ -52,7 +63,6 @@ static flow_result fork_and_yield(void *arg)
         REQUIRE_EQUAL(r.error, 0);
         REQUIRE(r.ptr == (void *)i);
     }
-    free(job);
     return flow_ok(NULL);
 }
 
@@ -62,7 +72,7 @@ CASE(without_blocks_sync_calls_what_is_left)
 
     o.max_tasks = 1;
     test_start_with(&o);
-    REQUIRE_EQUAL(flow_sync_wait(fork_and_yield, NULL, NULL, FLOW_FOREVER), 0);
+    run_on_a_large_stack(fork_and_yield);
     require_each_once();
     /* That there were too few is what this case is about. */
     child_note("%llu of %d jobs became tasks",
@@ -92,7 +102,7 @@ static uint64_t begun(void)
 
 static flow_result fork_and_open(void *arg)
 {
-    struct flow_job *job = calloc(MANY, sizeof *job);
+    struct flow_job job[MANY];
 
     (void)arg;
     for (intptr_t i = 0; i < MANY; i++)
@@ -107,7 +117,6 @@ static flow_result fork_and_open(void *arg)
         REQUIRE_EQUAL(r.error, 0);
         REQUIRE(r.ptr == (void *)i);
     }
-    free(job);
     return flow_ok(NULL);
 }
 
@@ -121,7 +130,7 @@ CASE(without_stacks_sync_calls_what_is_left)
     REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
     test_nap(FLOW_MS(5)); /* the workers have their signal stacks */
     faults_arm(FAULT_MAP, 1, true);
-    REQUIRE_EQUAL(flow_sync_wait(fork_and_open, NULL, NULL, FLOW_FOREVER), 0);
+    run_on_a_large_stack(fork_and_open);
     faults_arm(FAULT_MAP, 0, false);
     require_each_once();
     child_note("%llu of %d jobs found no room", (unsigned long long)test_stats().total.no_stack,
@@ -202,7 +211,7 @@ CASE(what_a_thread_has_forked_before_it_drives_stays_its_own)
     REQUIRE_EQUAL(flow_spawn(&task, fib_job, (void *)12), 0);
     while (flow_drive(FLOW_NOW) > 0)
         ;
-    REQUIRE_EQUAL(flow_sync_wait(fork_and_yield, NULL, NULL, FLOW_FOREVER), 0);
+    run_on_a_large_stack(fork_and_yield);
     REQUIRE_EQUAL(flow_sync(&second).i64, fib(11));
     REQUIRE_EQUAL(flow_join(task, NULL, FLOW_FOREVER), 0);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
@@ -293,6 +302,39 @@ CHILD(forgets)
     test_start_with(&o);
     flow_sync_wait(forget, (void *)(uintptr_t)arg, NULL, FLOW_FOREVER);
     flow_stop(FLOW_FOREVER);
+}
+
+static flow_result fork_on_the_heap(void *unused)
+{
+    struct flow_job *job = malloc(sizeof *job);
+
+    flow_fork(job, nothing, NULL);
+    flow_yield();
+    flow_sync(job);
+    free(job);
+    return flow_ok(unused);
+}
+
+CHILD(forks_on_the_heap)
+{
+    struct flow_options o = test_options();
+
+    (void)arg;
+    test_start_with(&o);
+    flow_sync_wait(fork_on_the_heap, NULL, NULL, FLOW_FOREVER);
+    flow_stop(FLOW_FOREVER);
+}
+
+JUDGED(a_debug_build_reports_a_job_on_the_heap)
+{
+    static struct child_end end;
+
+#ifndef FLOW_DEBUG
+    skip_case("not a debug build");
+#endif
+    child_run(&end, "forks_on_the_heap", "");
+    child_must_die(&end, SIGABRT);
+    child_must_say(&end, "the record of a job is not in a coroutine's frame");
 }
 
 JUDGED(a_debug_build_reports_a_job_that_was_not_synced)

@@ -382,6 +382,38 @@ CASE(what_a_driven_coroutine_spawns_while_all_are_cancelled_is_cancelled_too)
     pthread_join(driver, NULL);
 }
 
+static flow_result note_job(void *arg)
+{
+    atomic_fetch_add(&ended, 1);
+    return flow_ok(arg);
+}
+
+static flow_result fork_in_a_shield(void *arg)
+{
+    struct flow_ambient shield = FLOW_AMBIENT_INIT;
+    struct flow_job job;
+    flow_result r;
+
+    atomic_fetch_add(&entered, 1);
+    REQUIRE_EQUAL(flow_sleep(FLOW_S(1000)), -ECANCELED);
+    REQUIRE_EQUAL(flow_shield_begin(&shield), 0);
+    flow_fork(&job, note_job, arg);
+    REQUIRE_EQUAL(flow_sleep(FLOW_MS(1)), 0); /* it becomes a task */
+    r = flow_sync(&job);
+    REQUIRE(r.error == 0 && r.ptr == arg);
+    REQUIRE_EQUAL(flow_shield_end(&shield), 0);
+    return flow_ok(arg);
+}
+
+CASE(a_job_that_is_forked_in_a_shield_runs_even_so)
+{
+    test_start();
+    REQUIRE_EQUAL(flow_spawn(NULL, fork_in_a_shield, (void *)5), 0);
+    WAIT_UNTIL(atomic_load(&entered) == 1);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(atomic_load(&ended), 1);
+}
+
 static atomic_int waiter_result;
 static atomic_bool waiter_waits;
 

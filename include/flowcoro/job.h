@@ -18,6 +18,10 @@
  * calls, flow_self() is the caller's task; in one that was taken it is the job's own.
  *
  * The rules
+ *   - The record is a variable in a frame of the coroutine that forks, as above, or part of one: by
+ *     where it lies the library knows whose job it is. On the heap the job may be taken for one of
+ *     another coroutine, which may be cancelled or have a smaller stack. A debug build ends the
+ *     program when such a job is to become a task.
  *   - Every job that was forked is synced, once, by the coroutine that forked it, and
  *     before the record's frame is left. A debug build ends the program at a coroutine that
  *     returns with a job not synced. In C++ no exception may leave the frame in between.
@@ -108,8 +112,9 @@ static FLOW__OF_THE_THREAD bool flow__unfork(struct flow_job *job)
 
 /* ---- for users ---- */
 
-/* Offers fn(arg) to idle workers; flow_sync has its result. job must stay where it is until
- * then, as must what arg points to. Cannot fail and never suspends. From anywhere. */
+/* Offers fn(arg) to idle workers; flow_sync has its result. job, in a frame of the caller, must
+ * stay where it is until then, as must what arg points to. Cannot fail and never suspends. From
+ * anywhere. */
 static FLOW__OF_THE_THREAD void flow_fork(struct flow_job *job, flow_fn fn, void *arg)
 {
     struct flow__jobs *jobs = flow__jobs_here();
@@ -130,7 +135,8 @@ static FLOW__OF_THE_THREAD void flow_fork(struct flow_job *job, flow_fn fn, void
 /* The result of a forked job: of the call that is made here, or, if another worker has taken it, of
  * its task, for which this suspends. That lasts until the job has ended: a cancelled caller cancels
  * the job and goes on waiting, since the record lies in its frame. If a taken job has not begun when
- * the caller is cancelled, it never does, and the result is -ECANCELED.
+ * the caller is cancelled, it never does, and the result is -ECANCELED; but in a shield flow_sync
+ * then makes the call.
  * -EDEADLK: within an RCU read-side section a job that was taken cannot be waited for; sync
  * it again after the section. From where the job was forked. */
 static inline flow_result flow_sync(struct flow_job *job)
