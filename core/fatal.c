@@ -20,6 +20,8 @@
 static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT};
 static struct sigaction before[3];
 static bool installed;
+static flow__atomic(unsigned) openings;
+static __thread unsigned reported[3]; /* in which opening, for each signal */
 
 #define LINE_BYTES 512
 
@@ -121,15 +123,33 @@ static void report(int signo, const siginfo_t *info, const struct flow__register
     put_trace(at);
 }
 
+/* Makes way for the handler before ours. False: that one has called us, as one does that the program has set in
+ * an earlier run of the runtime on top of ours. Then it is the system's turn. */
+static bool step_aside(int signo)
+{
+    unsigned opening = load_relaxed(&openings);
+
+    for (int i = 0; i < 3; i++) {
+        if (signals[i] != signo)
+            continue;
+        if (reported[i] == opening) {
+            signal(signo, SIG_DFL);
+            return false;
+        }
+        reported[i] = opening;
+        sigaction(signo, &before[i], NULL);
+    }
+    return true;
+}
+
 static void on_fatal(int signo, siginfo_t *info, void *context)
 {
     struct flow__registers at;
 
-    for (int i = 0; i < 3; i++)
-        if (signals[i] == signo)
-            sigaction(signo, &before[i], NULL);
-    flow__take_registers(&at, context);
-    report(signo, info, &at);
+    if (step_aside(signo)) {
+        flow__take_registers(&at, context);
+        report(signo, info, &at);
+    }
     /* A fault happens again on return, now for the program's own handler or the
      * default one, which leaves a core of the place where it happened. A raised signal must be
      * raised again. */
@@ -142,6 +162,7 @@ void flow__fatal_open(void)
     struct sigaction action = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
     sigemptyset(&action.sa_mask);
+    fetch_add_relaxed(&openings, 1);
     for (int i = 0; i < 3; i++)
         sigaction(signals[i], &action, &before[i]);
     installed = true;

@@ -461,6 +461,51 @@ JUDGED(a_crash_inside_a_coroutine_names_it)
     }
 }
 
+static struct sigaction beneath;
+
+static void call_the_one_beneath(int signo, siginfo_t *info, void *context)
+{
+    static int n;
+
+    dprintf(STDERR_FILENO, "the upper handler saw signal %d\n", signo);
+    if (++n == 20)
+        _exit(24);
+    beneath.sa_sigaction(signo, info, context);
+}
+
+/* The second runtime's handler is on top of the program's, and that on top of the first one's. */
+CHILD(crash_with_handlers_in_a_ring)
+{
+    struct sigaction action = {.sa_sigaction = call_the_one_beneath,
+                               .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    test_start();
+    REQUIRE_EQUAL(sigaction(SIGSEGV, &action, &beneath), 0);
+    REQUIRE(beneath.sa_flags & SA_SIGINFO);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    test_start();
+    run_named("the-crashing-one", 0, *arg == 'r' ? raise_inside : null_inside,
+              (void *)(intptr_t)(*arg == 'r' ? SIGSEGV : 16));
+}
+
+JUDGED(a_handler_that_calls_the_one_before_it_ends_after_a_second_start)
+{
+    static struct child_end end;
+
+    if (TEST_ASAN)
+        skip_case("the sanitizer has a handler of its own beneath");
+    for (int i = 0; i < 2; i++) {
+        const char *line;
+
+        child_run(&end, "crash_with_handlers_in_a_ring", i ? "raise" : "null");
+        child_must_die(&end, SIGSEGV);
+        child_must_say(&end, "the upper handler saw signal 11");
+        line = strstr(end.text, "crash in coroutine");
+        assert_non_null(line);
+        assert_null(strstr(line + 1, "crash in coroutine"));
+    }
+}
+
 #ifdef FLOW_DEBUG
 /* It would hold up every grace period, and somebody else would leave the section. */
 static flow_result yield_inside_section(void *arg)
