@@ -103,12 +103,13 @@ static void free_details(void)
 
 static void close_all(struct flow__runtime *rt)
 {
-    /* [STOP-2] release: pairs with [STOP-1]. */
-    store_release(&rt->state, FLOW__STOPPED);
-    flow__monitor_close();
-    flow__reclaim_wait();
+    flow__monitor_close(); /* it sends signals to the threads */
+    /* The destructors of what coroutines have left in them find the runtime, and do not wait for our lock. */
     for (int i = 0; i < rt->n_workers; i++)
         pthread_join(rt->workers[i].thread, NULL);
+    /* [STOP-2] release: pairs with [STOP-1]. */
+    store_release(&rt->state, FLOW__STOPPED);
+    flow__reclaim_wait();
     flow__offload_close();
     flow__fatal_close();
     flow__reclaim_drain();
@@ -195,7 +196,7 @@ int flow_stop(flow_deadline deadline)
     apart = flow__foreign_stands_by(true);
     r = load_acquire(&rt->state) == FLOW__STOPPED ? 0 : stop(deadline);
     flow__foreign_stands_by(apart);
+    store_release(&busy, false); /* before the lock is free: a child of fork may then start anew */
     flow__unlock(&flow__start_lock);
-    store_release(&busy, false);
     return r;
 }

@@ -511,6 +511,34 @@ CASE(a_stop_that_comes_to_its_deadline_ends_a_flow_run)
     }
 }
 
+static pthread_key_t key;
+static int nodes_seen;
+
+/* The worker has left when it comes here, and flow_stop goes on meanwhile. */
+static void look_at_the_machine(void *unused)
+{
+    (void)unused;
+    test_nap(FLOW_MS(30));
+    nodes_seen = flow_topology_nodes();
+    REQUIRE_EQUAL(flow_spawn(NULL, return_argument, NULL), -ESHUTDOWN);
+    REQUIRE_EQUAL(flow_sync_wait(return_argument, NULL, NULL, FLOW_FOREVER), -ESHUTDOWN);
+}
+
+static flow_result leave_something(void *unused)
+{
+    REQUIRE_EQUAL(pthread_setspecific(key, &key), 0);
+    return flow_ok(unused);
+}
+
+CASE(the_destructor_of_a_thread_specific_datum_may_call_the_library)
+{
+    struct flow_options o = test_options();
+
+    REQUIRE_EQUAL(pthread_key_create(&key, look_at_the_machine), 0);
+    REQUIRE_EQUAL(flow_run(&o, leave_something, NULL, NULL), 0);
+    REQUIRE(nodes_seen > 0);
+}
+
 static void *stop_and_count(void *out)
 {
     int r = flow_stop(FLOW_FOREVER);
