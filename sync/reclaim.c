@@ -3,8 +3,10 @@
  * liburcu behind our names. Deferred frees are collected until a batch is full;
  * the thread that fills it waits for one grace period for all of it. That thread
  * may be a worker: it happens once in 256 named tasks and takes some
- * microseconds with membarrier. No call_rcu, hence no helper thread and nothing to mend after fork.
- */
+ * microseconds with membarrier. No call_rcu, hence no helper thread.
+ *
+ * liburcu keeps a list of the threads that read, in which the child of a fork would wait for threads that it
+ * does not have. So those that we registered are listed here too, and the child takes them out. */
 #include "sync/reclaim.h"
 
 #include "sync/lock.h"
@@ -23,7 +25,20 @@ static struct {
     struct flow__lock lock;
     struct flow__deferred *list; /* under lock */
     flow__atomic(uint64_t) pending;
+    flow__atomic(int) drains; /* in progress */
 } deferred;
+
+struct reader {
+    struct cds_list_head here;       /* in readers.list */
+    struct urcu_reader *in_liburcu; /* NULL: it is not there */
+};
+
+static struct {
+    struct flow__lock lock; /* around liburcu's own; held while the process forks */
+    struct cds_list_head list;
+} readers = {.list = CDS_LIST_HEAD_INIT(readers.list)};
+
+static __thread struct reader own;
 
 /* ThreadSanitizer does not see into liburcu: what a grace period orders is told to it here. */
 #if defined(__has_feature)
@@ -39,21 +54,63 @@ static char grace_period;
 #define tell_tsan_waited() ((void)0)
 #endif
 
-static __thread bool is_ours; /* the thread's registration; else it is the program's */
+static void join_readers(void)
+{
+    flow__lock(&readers.lock);
+    urcu_memb_register_thread();
+    if (!own.in_liburcu)
+        cds_list_add(&own.here, &readers.list);
+    own.in_liburcu = &URCU_TLS(urcu_memb_reader);
+    flow__unlock(&readers.lock);
+}
+
+static void leave_readers(void)
+{
+    flow__lock(&readers.lock);
+    cds_list_del(&own.here);
+    own.in_liburcu = NULL;
+    if (URCU_TLS(urcu_memb_reader).registered) /* the program may have ended that */
+        urcu_memb_unregister_thread();
+    flow__unlock(&readers.lock);
+}
 
 void flow__reclaim_register(void)
 {
-    if (URCU_TLS(urcu_memb_reader).registered)
-        return;
-    urcu_memb_register_thread();
-    is_ours = true;
+    if (!URCU_TLS(urcu_memb_reader).registered) /* else the program has done it, or we have */
+        join_readers();
 }
 
 void flow__reclaim_unregister(void)
 {
-    if (is_ours)
-        urcu_memb_unregister_thread();
-    is_ours = false;
+    if (own.in_liburcu)
+        leave_readers();
+}
+
+void flow__reclaim_before_fork(void)
+{
+    flow__lock(&readers.lock);
+}
+
+void flow__reclaim_after_fork(void)
+{
+    flow__unlock(&readers.lock);
+}
+
+bool flow__reclaim_forget_others(void)
+{
+    struct reader *r, *next;
+
+    /* It had a lock of liburcu's, and some of the list was on its stack. */
+    if (load_relaxed(&deferred.drains) > 0)
+        return false;
+    cds_list_for_each_entry_safe(r, next, &readers.list, here) {
+        if (r == &own)
+            continue;
+        cds_list_del(&r->here);
+        if (r->in_liburcu->registered) /* the program may have ended that */
+            cds_list_del(&r->in_liburcu->node);
+    }
+    return true;
 }
 
 void flow__reclaim_enter(void)
@@ -89,6 +146,7 @@ void flow__reclaim_drain(void)
 {
     struct flow__deferred *object, *next;
 
+    fetch_add_seq(&deferred.drains, 1);
     flow__lock(&deferred.lock);
     object = deferred.list;
     deferred.list = NULL;
@@ -99,6 +157,7 @@ void flow__reclaim_drain(void)
         flow__sys.release(object);
         fetch_sub_relaxed(&deferred.pending, 1);
     }
+    fetch_sub_seq(&deferred.drains, 1);
 }
 
 void flow__reclaim_flush(void)

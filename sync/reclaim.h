@@ -22,6 +22,13 @@
 void flow__reclaim_register(void);
 void flow__reclaim_unregister(void);
 
+/* Around a fork; after_fork also in the child. There flow__reclaim_forget_others, before it, leaves the calling
+ * thread as the only reader. False: another thread was freeing, and all this must not be used any more. Nobody else
+ * may have been in flow__reclaim_wait or flow__reclaim_later. */
+void flow__reclaim_before_fork(void);
+void flow__reclaim_after_fork(void);
+bool flow__reclaim_forget_others(void);
+
 void flow__reclaim_enter(void); /* read-side section; nests */
 void flow__reclaim_leave(void);
 bool flow__reclaim_inside(void);

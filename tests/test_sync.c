@@ -13,6 +13,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- the ring ---- */
 
@@ -515,6 +517,86 @@ static void test_reclaim_waits_for_readers(void **state)
     assert_no_failures();
 }
 
+static flow__atomic(bool) no_more;
+
+static void *read_and_leave(void *arg)
+{
+    while (!load_seq(&no_more)) {
+        flow__reclaim_register();
+        flow__reclaim_unregister();
+    }
+    return arg;
+}
+
+static void *drain(void *arg)
+{
+    flow__reclaim_drain();
+    return arg;
+}
+
+/* The exit status of a child that leaves the others behind and goes on alone: 0, or 1 if it may not. */
+static int fork_and_go_on(void)
+{
+    int status;
+    pid_t pid;
+
+    flow__reclaim_before_fork();
+    pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        if (!flow__reclaim_forget_others())
+            _exit(1);
+        flow__reclaim_after_fork();
+        flow__reclaim_drain();
+        begin(read_and_leave, NULL);
+        flow__reclaim_wait();
+        exchange_seq(&no_more, true);
+        pthread_join(threads[n_threads - 1], NULL);
+        _exit(0);
+    }
+    flow__reclaim_after_fork();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_reclaim_goes_on_in_the_child_of_a_fork(void **state)
+{
+    (void)state;
+    if (TEST_TSAN)
+        skip();
+    flow__reclaim_register();
+    for (int i = 0; i < 3; i++)
+        begin(read_and_leave, NULL);
+    for (int i = 0; i < TEST_ROUNDS(100, 20); i++)
+        assert_int_equal(fork_and_go_on(), 0);
+    exchange_seq(&no_more, true);
+    join_all();
+    flow__reclaim_unregister();
+}
+
+static void test_reclaim_does_not_if_the_parent_was_freeing(void **state)
+{
+    int64_t end = flow_after(FLOW_S(20));
+    int code;
+
+    (void)state;
+    if (TEST_TSAN)
+        skip();
+    exchange_seq(&reader_step, 0);
+    begin(reader, NULL);
+    while (load_seq(&reader_step) < 1)
+        test_nap(FLOW_MS(1));
+    begin(drain, NULL);
+    do
+        code = fork_and_go_on();
+    while (code == 0 && flow_now() < end); /* it has not come so far yet */
+    assert_int_equal(code, 1);
+    exchange_seq(&reader_step, 2);
+    join_all();
+    assert_no_failures();
+}
+
 /* ---- the system-call table ---- */
 
 static void test_futex_says_what_happened(void **state)
@@ -542,6 +624,8 @@ int main(void)
         TEST(test_age_is_counted_from_the_first_look),
         TEST(test_an_age_is_never_too_high),
         TEST(test_reclaim_waits_for_readers),
+        TEST(test_reclaim_goes_on_in_the_child_of_a_fork),
+        TEST(test_reclaim_does_not_if_the_parent_was_freeing),
         TEST(test_futex_says_what_happened),
     };
 
