@@ -55,6 +55,11 @@ bool flow__foreign_stands_by(bool yes)
     return before;
 }
 
+bool flow__foreign_is_counted(void)
+{
+    return known && !counted_apart;
+}
+
 int flow__foreign_enter(void)
 {
     int state = load_acquire(&flow__runtime.state);

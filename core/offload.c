@@ -12,7 +12,7 @@
  * hangs may outlive even the runtime. Lock order: list_lock, then a lane's lock. */
 #include "core/offload.h"
 
-#include "core/worker.h"
+#include "core/runtime.h"
 
 #include <flowcoro/offload.h>
 
@@ -55,6 +55,7 @@ struct flow_lane {
 static struct flow__lock list_lock;
 static flow_lane *lanes;
 static flow_lane *built_in[BUILT_IN];
+static __thread bool is_helper;
 
 /* ---- helpers ---- */
 
@@ -182,6 +183,7 @@ static void *helper_main(void *arg)
 
     snprintf(name, sizeof name, "flow-%.10s", lane->name);
     pthread_setname_np(pthread_self(), name);
+    is_helper = true;
     flow__foreign_stands_by(true);
     flow__lock(&lane->lock);
     while ((job = wait_for_job(lane)))
@@ -189,20 +191,30 @@ static void *helper_main(void *arg)
     lane->n_threads--;
     flow__unlock(&lane->lock);
     fetch_sub_relaxed(&flow__process.offload_threads, 1);
+    is_helper = false;
     flow__tell_quiet();
     drop_reference(lane);
     return NULL;
 }
 
+/* A thread begins with the CPUs of the one that makes it, which here has one. */
+static void *pinned_main(void *lane)
+{
+    flow__unpin_thread();
+    return helper_main(lane);
+}
+
 /* Under the lock. 0, or the reason why there is no helper at all. */
 static int ensure_helper(flow_lane *lane)
 {
+    bool pinned = load_relaxed(&flow__self()->home->pinned);
     pthread_t thread;
     int r;
 
     if (lane->n_idle >= lane->n_queued || lane->n_threads >= lane->max_threads)
         return 0;
-    r = flow__sys.thread_create(&thread, HELPER_STACK_BYTES, helper_main, lane);
+    r = flow__sys.thread_create(&thread, HELPER_STACK_BYTES, pinned ? pinned_main : helper_main,
+                                lane);
     if (r)
         return lane->n_threads > 0 ? 0 : r; /* those that exist will come to it */
     pthread_detach(thread);
@@ -385,6 +397,11 @@ void flow__offload_orphan(void)
 bool flow__offload_busy(void)
 {
     return load_seq(&flow__runtime.offloads_running) != 0;
+}
+
+bool flow__offload_is_helper(void)
+{
+    return is_helper;
 }
 
 /* ---- the calls ---- */

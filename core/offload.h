@@ -19,4 +19,7 @@ void flow__offload_orphan(void);
 /* Does a helper still use what a suspended coroutine owns? */
 bool flow__offload_busy(void);
 
+/* Is the calling thread a helper? */
+bool flow__offload_is_helper(void);
+
 #endif

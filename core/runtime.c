@@ -28,45 +28,73 @@ struct flow__runtime flow__runtime;
 struct flow__process flow__process;
 struct flow__lock flow__start_lock;
 
-/* ---- fork ---- */
+/* ---- the thread that started the runtime ---- */
 
-static sigset_t signals_before; /* of the thread that started the runtime, as what follows */
-static cpu_set_t *cpus_before;
-static size_t cpus_before_bytes;
+static sigset_t signals_before;
+static struct {
+    struct flow__lock lock; /* a helper may look that is left of the runtime before */
+    bool known;
+    cpu_set_t set[MAX_CPUS / CPU_SETSIZE];
+} cpus_before;
 
 static void remember_thread(void)
 {
-    cpus_before_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
     pthread_sigmask(SIG_SETMASK, NULL, &signals_before);
-    if (!cpus_before)
-        cpus_before = CPU_ALLOC(MAX_CPUS);
-    if (cpus_before && sched_getaffinity(0, cpus_before_bytes, cpus_before) < 0) {
-        CPU_FREE(cpus_before);
-        cpus_before = NULL;
-    }
+    flow__lock(&cpus_before.lock);
+    cpus_before.known = !sched_getaffinity(0, sizeof cpus_before.set, cpus_before.set);
+    flow__unlock(&cpus_before.lock);
 }
 
-/* Only the forking thread exists in the child, so nothing there can run tasks. If that is a
- * worker, the child, and what it executes, must not be stuck with all signals blocked on one CPU.
- */
+void flow__unpin_thread(void)
+{
+    cpu_set_t set[MAX_CPUS / CPU_SETSIZE];
+    bool known;
+
+    flow__lock(&cpus_before.lock);
+    known = cpus_before.known;
+    memcpy(set, cpus_before.set, sizeof set);
+    flow__unlock(&cpus_before.lock);
+    if (known)
+        sched_setaffinity(0, sizeof set, set);
+}
+
+/* ---- fork ---- */
+
+/* The child, and what it executes, must not be stuck with all signals blocked on one CPU. */
+static void leave_thread_of_ours(void)
+{
+    bool is_worker = flow__owned_worker && flow__runtime.n_workers > 0;
+
+    store_relaxed(&cpus_before.lock.word, 0);
+    if (is_worker)
+        flow__unpin_thread();
+    if (is_worker || flow__offload_is_helper())
+        pthread_sigmask(SIG_SETMASK, &signals_before, NULL);
+}
+
+/* Without a runtime, and if nobody was about to start or stop one. */
+static bool may_start_anew(void)
+{
+    return load_relaxed(&flow__runtime.state) == FLOW__STOPPED &&
+           load_relaxed(&flow__start_lock.word) == 0 && flow__reclaim_forget_others();
+}
+
+/* Only the forking thread exists in the child, so nothing there can run tasks. */
 static void in_child(void)
 {
-    if (flow__owned_worker && flow__runtime.n_workers > 0) {
-        if (cpus_before)
-            sched_setaffinity(0, cpus_before_bytes, cpus_before);
-        pthread_sigmask(SIG_SETMASK, &signals_before, NULL);
+    leave_thread_of_ours();
+    store_relaxed(&flow__process.foreign_threads, flow__foreign_is_counted());
+    store_relaxed(&flow__process.offload_threads, flow__offload_is_helper());
+    if (!may_start_anew()) {
+        store_relaxed(&flow__runtime.state, FLOW__FORKED);
+        store_relaxed(&flow__stacks.bytes, 0);
     }
-    store_relaxed(&flow__process.foreign_threads, 0);
-    if (load_relaxed(&flow__runtime.state) == FLOW__STOPPED &&
-        load_relaxed(&flow__start_lock.word) == 0)
-        return;
-    store_relaxed(&flow__runtime.state, FLOW__FORKED);
-    store_relaxed(&flow__stacks.bytes, 0);
+    flow__reclaim_after_fork();
 }
 
 static void prepare_fork(void)
 {
-    pthread_atfork(NULL, NULL, in_child);
+    pthread_atfork(flow__reclaim_before_fork, flow__reclaim_after_fork, in_child);
 }
 
 /* ---- starting ---- */
@@ -170,7 +198,7 @@ static void touch_workers(struct flow__runtime *rt)
 {
     int at_node = -1;
 
-    for (int i = 0; i < rt->n_places && cpus_before; i++) {
+    for (int i = 0; i < rt->n_places && cpus_before.known; i++) {
         int node = rt->placement.node[i], cpu_id = rt->placement.cpu_id[i];
 
         if (cpu_id < 0 || !flow__arena_needs_touch(node))
@@ -183,7 +211,7 @@ static void touch_workers(struct flow__runtime *rt)
         touch_worker(&rt->workers[i]);
     }
     if (at_node >= 0)
-        sched_setaffinity(0, cpus_before_bytes, cpus_before);
+        flow__unpin_thread();
 }
 
 /* Before anything writes to them. */

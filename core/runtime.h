@@ -16,6 +16,9 @@ extern struct flow__lock flow__start_lock __attribute__((visibility("hidden")));
 bool flow__wait_until(struct flow__runtime *rt, bool (*ready)(struct flow__runtime *),
                       flow_deadline deadline);
 
+/* Gives the calling thread the CPUs of the one that started the runtime. */
+void flow__unpin_thread(void);
+
 /* Asks the worker threads to leave. */
 void flow__tell_workers_to_end(struct flow__runtime *rt);
 

@@ -598,6 +598,9 @@ bool flow__foreign_stands_by(bool yes); /* returns what held before */
  * thread that is registered, outside of enter/leave. */
 void flow__foreign_gone(void);
 
+/* Is the calling thread one of flow__process.foreign_threads? */
+bool flow__foreign_is_counted(void);
+
 /* A block that stands for this thread in a blocking call. NULL: no memory. Within enter/leave. */
 struct flow__task *flow__foreign_self(void);
 void flow__foreign_release(struct flow__task *stand_in);

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -221,6 +222,130 @@ CASE(a_fork_before_the_start_leaves_the_child_free_to_start)
     }
 }
 
+/* ---- a child that starts anew, of a process with other threads ---- */
+
+static atomic_int n_used;
+static atomic_bool may_go;
+
+static void wait_until_may_go(void)
+{
+    while (!atomic_load(&may_go))
+        test_nap(FLOW_MS(1));
+}
+
+static void *use_and_stay(void *arg)
+{
+    struct flow_stats stats = {.size = sizeof stats};
+
+    REQUIRE_EQUAL(flow_stats(&stats), 0);
+    atomic_fetch_add(&n_used, 1);
+    wait_until_may_go();
+    return arg;
+}
+
+static flow_result stay(void *arg)
+{
+    atomic_fetch_add(&n_used, 1);
+    wait_until_may_go();
+    return flow_ok(arg);
+}
+
+static flow_result leave_it_to_a_helper(void *arg)
+{
+    return flow_offload_owned(FLOW_LANE_FILE, stay, arg, release_nothing, NULL, flow_after(FLOW_MS(20)));
+}
+
+static flow_result wait_for_nothing(void *arg)
+{
+    struct flow_event event = FLOW_EVENT_INIT;
+
+    (void)arg;
+    return flow_err(flow_event_wait(&event, FLOW_FOREVER));
+}
+
+static flow_result offload_nothing(void *arg)
+{
+    return flow_offload(FLOW_LANE_FILE, nothing, arg, FLOW_FOREVER);
+}
+
+static void *use_a_runtime(void *arg)
+{
+    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_sync_wait(offload_nothing, NULL, NULL, FLOW_FOREVER), 0);
+    return arg;
+}
+
+static _Noreturn void start_anew(void)
+{
+    struct flow_options o = test_options();
+    pthread_t thread;
+
+    alarm(20);
+    test_start();
+    REQUIRE_EQUAL(test_stats().offload_threads, 0);
+    use_a_runtime(NULL);
+    /* Perhaps in the memory of one that is gone. */
+    REQUIRE_EQUAL(pthread_create(&thread, NULL, use_a_runtime, NULL), 0);
+    pthread_join(thread, NULL);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    /* Nobody else is taken for one who may yet wake it, and nobody is missing. */
+    REQUIRE_EQUAL(flow_run(&o, wait_for_nothing, NULL, NULL), -EDEADLK);
+    o.workers = 0;
+    REQUIRE_EQUAL(flow_run(&o, wait_for_nothing, NULL, NULL), -EDEADLK);
+    _exit(0);
+}
+
+CASE(a_child_that_starts_anew_does_not_reckon_with_its_parents_threads)
+{
+    enum { THREADS = 3 };
+    pthread_t thread[THREADS];
+    flow_result r;
+    int status;
+    pid_t pid;
+
+    if (TEST_TSAN)
+        skip_case("the thread sanitizer does not support fork with threads");
+    test_start();
+    for (int i = 0; i < THREADS; i++)
+        REQUIRE_EQUAL(pthread_create(&thread[i], NULL, use_and_stay, NULL), 0);
+    do /* until it was begun before the deadline */
+        REQUIRE_EQUAL(flow_sync_wait(leave_it_to_a_helper, NULL, &r, FLOW_FOREVER), 0);
+    while (atomic_load(&n_used) <= THREADS);
+    REQUIRE_EQUAL(r.error, -ETIMEDOUT);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    pid = fork();
+    if (pid == 0)
+        start_anew();
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE_EQUAL(status, 0);
+    atomic_store(&may_go, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
+}
+
+/* Helpers that have nothing more to do end just then. */
+CASE(a_child_starts_anew_while_threads_of_its_parents_end)
+{
+    struct flow_options o = test_options();
+    int status;
+    pid_t pid;
+
+    if (TEST_TSAN)
+        skip_case("the thread sanitizer does not support fork with threads");
+    for (int i = 0; i < TEST_ROUNDS(30, 5); i++) {
+        REQUIRE_EQUAL(flow_run(&o, offload_nothing, NULL, NULL), 0);
+        pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            _exit(flow_run(&o, offload_nothing, NULL, NULL) ? 1 : 0);
+        }
+        REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+        REQUIRE_EQUAL(status, 0);
+    }
+}
+
+/* ---- what must not be done ---- */
+
 static flow_result fork_and_return(void *arg)
 {
     pid_t pid = fork();
@@ -316,9 +441,24 @@ static flow_result list_signals_and_cpus(void *arg)
     return flow_ok(NULL);
 }
 
+static flow_result list_in_a_helper(void *text)
+{
+    return flow_offload(FLOW_LANE_CPU, list_signals_and_cpus, text, FLOW_FOREVER);
+}
+
+static void must_be_as_outside(flow_fn fn, const char *outside)
+{
+    static char inside[4096];
+
+    REQUIRE_EQUAL(flow_sync_wait(fn, inside, NULL, FLOW_FOREVER), 0);
+    if (strcmp(inside, outside))
+        fprintf(stderr, "inside:\n%soutside:\n%s", inside, outside);
+    REQUIRE(!strcmp(inside, outside));
+}
+
 CASE(a_program_that_is_executed_inherits_no_descriptors_pinning_or_mask)
 {
-    static char text[4096], here[4096], inside[4096];
+    static char text[4096], here[4096];
 
     if (access("/bin/sh", X_OK))
         skip_case("no /bin/sh");
@@ -331,11 +471,9 @@ CASE(a_program_that_is_executed_inherits_no_descriptors_pinning_or_mask)
     /* From the program's own thread all is as it was before ... */
     list_signals_and_cpus(text);
     REQUIRE(!strcmp(text, here));
-    /* ... and from a coroutine too, although its worker is pinned and blocks every signal. */
-    REQUIRE_EQUAL(flow_sync_wait(list_signals_and_cpus, inside, NULL, FLOW_FOREVER), 0);
-    if (strcmp(inside, here))
-        fprintf(stderr, "inside:\n%soutside:\n%s", inside, here);
-    REQUIRE(!strcmp(inside, here));
+    /* ... and from a coroutine too, although its worker is pinned and blocks every signal, as helpers do. */
+    must_be_as_outside(list_signals_and_cpus, here);
+    must_be_as_outside(list_in_a_helper, here);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 

@@ -6,6 +6,7 @@
 #include "tests/support/gate.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -273,6 +274,32 @@ static void test_lanes_come_and_go(void **state)
     test_in_coroutine(make_and_end_lanes);
 }
 
+/* ---- helpers' threads ---- */
+
+static flow_result get_cpus(void *set)
+{
+    EXPECT_EQ(sched_getaffinity(0, sizeof(cpu_set_t), set), 0);
+    return flow_ok(set);
+}
+
+static flow_result get_cpus_of_a_helper(void *set)
+{
+    return flow_offload(FLOW_LANE_CPU, get_cpus, set, FLOW_FOREVER);
+}
+
+/* Its maker has one. */
+static void test_a_helper_runs_on_the_cpus_of_the_process(void **state)
+{
+    cpu_set_t process, helper;
+
+    (void)state;
+    get_cpus(&process);
+    test_start();
+    assert_int_equal(flow_sync_wait(get_cpus_of_a_helper, &helper, NULL, FLOW_FOREVER), 0);
+    assert_true(CPU_EQUAL(&helper, &process));
+    test_stop();
+}
+
 /* ---- workers go on ---- */
 
 static flow_result count_turns(void *arg)
@@ -372,6 +399,7 @@ int main(void)
         TEST(test_idle_helpers_go_away),
         TEST(test_a_helper_that_gives_up_misses_no_call),
         TEST(test_lanes_come_and_go),
+        TEST(test_a_helper_runs_on_the_cpus_of_the_process),
         TEST(test_blocking_calls_do_not_stop_workers),
         TEST(test_thousands_of_calls),
     };

@@ -18,7 +18,8 @@
  *     end, unless the program has registered it itself before that; then the program
  *     unregisters it, after its last call. Who is registered must not register again.
  *   - Before flow_start and after flow_stop every call that needs the runtime
- *     gives -ESHUTDOWN; in the child of a fork it gives -ENOTSUP. */
+ *     gives -ESHUTDOWN; in the child of a fork it gives -ENOTSUP. Unless the runtime was there, or about
+ *     to be, when it forked, the child may start its own. */
 #ifndef FLOWCORO_BASE_H
 #define FLOWCORO_BASE_H
 

@@ -2,7 +2,8 @@
  *
  * Blocking calls, on helper threads, so that they never stop a worker. Helpers
  * belong to lanes, each with a limit of its own: slow name look-ups in one lane
- * cannot hold up file reads in another. */
+ * cannot hold up file reads in another. A helper may run on all CPUs of the thread that started the
+ * runtime, and takes no signals but those of faults; a process that it forks takes them again. */
 #ifndef FLOWCORO_OFFLOAD_H
 #define FLOWCORO_OFFLOAD_H
 
