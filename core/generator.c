@@ -174,7 +174,7 @@ static int start(struct flow__task *self, struct flow_generator *g)
     int r;
 
     /* The function would be within the caller's section, and could not wait. */
-    if (!flow__has(self, FLOW__IS_THREAD) && flow__reclaim_is_inside(self->home->sections))
+    if (flow__is_in_section(self))
         return -EDEADLK;
     g->state = SPAWNED;
     g->starting = true;

@@ -22,10 +22,9 @@ int flow__outside(void)
     }
 }
 
-/* To sleep in a read-side section would hold up every grace period, and a coroutine's would be left by
- * another one. A foreign thread is in one of ours, which it leaves before it blocks. */
-static inline bool is_in_section(struct flow__task *self)
+bool flow__is_in_section(struct flow__task *self)
 {
+    /* A foreign thread is in one of ours, which it leaves before it blocks. */
     if (flow__unlikely(flow__has(self, FLOW__IS_THREAD)))
         return flow__reclaim_depth(flow__reclaim_sections()) > 1;
     return flow__reclaim_is_inside(self->home->sections);
@@ -35,7 +34,7 @@ int flow__arm(struct flow__task *self, bool shielded, uint64_t *epoch)
 {
     uint64_t seen = load_relaxed(&self->wait), armed;
 
-    if (flow__unlikely(is_in_section(self)))
+    if (flow__unlikely(flow__is_in_section(self)))
         return -EDEADLK;
     if (flow__unlikely(flow__has(self, FLOW__SHIELDED | FLOW__AMBIENT)) &&
         !flow__ambient_allows(self, &shielded))

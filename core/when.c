@@ -92,12 +92,6 @@ static int when_all(struct flow__task *self, const flow_task *tasks, size_t n, f
     return r;
 }
 
-/* A coroutine within a read-side section cannot, see flow__arm(). */
-static bool can_wait(struct flow__task *self)
-{
-    return flow__has(self, FLOW__IS_THREAD) || !flow__reclaim_is_inside(self->home->sections);
-}
-
 /* Waits until one of the claimed tasks has finished, and the caller can wait for the others. */
 static int await_any(struct flow__task *self, struct claims *c, flow_deadline deadline)
 {
@@ -108,7 +102,7 @@ static int await_any(struct flow__task *self, struct claims *c, flow_deadline de
     for (size_t i = 0; i < c->n; i++)
         finished += flow__has_finished(c->task[i]);
     if (finished > 0)
-        return finished == c->n || can_wait(self) ? 0 : -EDEADLK;
+        return finished < c->n && flow__is_in_section(self) ? -EDEADLK : 0;
     if (deadline == FLOW_NOW)
         return flow__poll_failed(self);
     r = flow__arm(self, false, &epoch);

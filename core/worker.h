@@ -353,6 +353,10 @@ uint64_t flow__live_tasks(void);
 
 /* ---- wait.c: suspending, always the caller's own task, or a foreign thread's stand-in ---- */
 
+/* Is the caller in a read-side section of the program's? To sleep there would hold up every grace period, and
+ * a coroutine's would be left by another one. */
+bool flow__is_in_section(struct flow__task *self);
+
 /* Arms the next suspension: *epoch is what its wakers need. -EDEADLK within an RCU read-side
  * section. -ECANCELED if the task is cancelled and not within a shield, or its ambient deadline has
  * passed. Shielded by the caller, neither prevents or ends it. */

@@ -255,7 +255,7 @@ static void check_searcher(void)
 static void setup_foreign(void)
 {
     open_n_workers(1);
-    registered = true; /* both of them */
+    known = true; /* both of them */
     flow__give_foreign_block(&blocks[0]);
 }
 
