@@ -201,16 +201,17 @@ static int wait_for_others(struct barrier *b, struct flow__task *self, flow_dead
     b->arrived++;
     flow__spin_unlock(&b->guard);
     flow__note_object(self, b);
-    r = flow__waiter_leave(&waiter, &b->guard,
-                           flow__wait(self, epoch, FLOW__WHY_BARRIER, deadline));
-    if (r) {
-        flow__spin_lock(&b->guard);
-        if (waiter.value)
-            r = 0;
-        else
-            b->arrived--;
-        flow__spin_unlock(&b->guard);
-    }
+    r = flow__wait(self, epoch, FLOW__WHY_BARRIER, deadline);
+    if (!r)
+        return flow__waiter_handed(&waiter);
+    /* One step out of the queue and the count: the last one would count us if it came between. */
+    flow__spin_lock(&b->guard);
+    flow__waiters_remove(&waiter);
+    if (waiter.value)
+        r = 0;
+    else
+        b->arrived--;
+    flow__spin_unlock(&b->guard);
     return r;
 }
 
