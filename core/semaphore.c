@@ -60,25 +60,30 @@ static bool take_or_announce(struct semaphore *s, uint32_t n)
     return enough;
 }
 
-/* Under the guard, with WAITERS set: gives the units there are, and `more`, to those whose turn it
- * is. False: nobody waits; then nothing was added, and WAITERS is gone. */
+/* Under the guard, with WAITERS set: gives the units there are, and then `more`, to those whose turn it
+ * is. False: nobody waits who needs `more`; then it was not added, and WAITERS is gone. What is left is
+ * never too much: less than the next one wants, or than the `more` of which somebody has had some. */
 static bool give(struct semaphore *s, uint64_t more, struct flow__claimed *claimed)
 {
-    uint64_t old = units_of(load_relaxed(&s->word)), units = old + more;
+    uint64_t units = units_of(load_relaxed(&s->word));
     struct flow__waiter *first;
 
-    while ((first = s->queue.first) && units >= (uint64_t)first->value) {
+    while ((first = s->queue.first) && units + more >= (uint64_t)first->value) {
         if (!flow__waiter_claim(first))
             continue;
+        if (units < (uint64_t)first->value) {
+            units += more;
+            more = 0;
+        }
         units -= (uint64_t)first->value;
         flow__claimed_add(claimed, first);
     }
-    if (!first && !claimed->first) {
-        store_relaxed(&s->word, old << 1);
+    /* [SEM-2] release: pairs with [SEM-1]. */
+    if (!first && more > 0) {
+        store_release(&s->word, units << 1);
         return false;
     }
-    /* [SEM-2] release: pairs with [SEM-1]. */
-    store_release(&s->word, units << 1 | (first ? WAITERS : 0));
+    store_release(&s->word, (units + more) << 1 | (first ? WAITERS : 0));
     return true;
 }
 
@@ -129,7 +134,7 @@ int flow_semaphore_acquire(struct flow_semaphore *semaphore, uint32_t n, flow_de
     return flow__likely(take(s, n)) ? 0 : acquire_slowly(s, n, deadline);
 }
 
-/* 0, or -EAGAIN: nobody waits, look again. */
+/* 0, or -EAGAIN: nobody waits for it, look again. */
 static int pass_on(struct semaphore *s, uint32_t n)
 {
     struct flow__claimed claimed;
@@ -158,9 +163,9 @@ static __attribute__((noinline)) int release_slowly(struct semaphore *s, uint32_
     int r;
 
     for (;;) {
-        if (units_of(seen) + n > UINT32_MAX)
-            return -EOVERFLOW;
         if (!(seen & WAITERS)) {
+            if (units_of(seen) + n > UINT32_MAX)
+                return -EOVERFLOW;
             if (cas_release(&s->word, &seen, seen + ((uint64_t)n << 1))) /* [SEM-2] */
                 return 0;
             continue;

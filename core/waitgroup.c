@@ -31,6 +31,14 @@ static inline struct group *group_of(struct flow_waitgroup *g)
 
 /* ---- counting ---- */
 
+/* Why the count cannot change so, or 0. */
+static inline int refused(uint64_t word, int64_t by)
+{
+    if (by < 0 && word <= WAITERS)
+        return -EINVAL;
+    return by > 0 && (word >> 1) + ((uint64_t)by >> 1) > UINT32_MAX ? -EOVERFLOW : 0;
+}
+
 /* Under the guard, with WAITERS set. False: nobody waits; then nothing has changed but that WAITERS
  * is gone. */
 static bool count(struct group *g, uint64_t next, struct flow__claimed *claimed)
@@ -46,7 +54,7 @@ static bool count(struct group *g, uint64_t next, struct flow__claimed *claimed)
     return true;
 }
 
-/* 0; -EAGAIN: nobody waits, look again. */
+/* 0; -EAGAIN: nobody waits, or it is refused now: look again. */
 static int change_slowly(struct group *g, int64_t by)
 {
     struct flow__claimed claimed;
@@ -62,7 +70,7 @@ static int change_slowly(struct group *g, int64_t by)
     if (r)
         g->queue = (struct flow__waiters){NULL, NULL};
     word = load_relaxed(&g->word);
-    if ((word & WAITERS) && (by > 0 || word > WAITERS))
+    if ((word & WAITERS) && !refused(word, by))
         done = count(g, (word & ~WAITERS) + (uint64_t)by, &claimed);
     flow__spin_unlock(&g->guard);
     flow__claimed_resume(w, &claimed);
@@ -79,10 +87,9 @@ static int change(struct group *g, int64_t by)
     do {
         seen = load_relaxed(&g->word);
         do {
-            if (by < 0 && seen <= WAITERS)
-                return -EINVAL;
-            if (by > 0 && (seen >> 1) + ((uint64_t)by >> 1) > UINT32_MAX)
-                return -EOVERFLOW;
+            r = refused(seen, by);
+            if (r)
+                return r;
             if (seen & WAITERS)
                 break;
             /* [GROUP-2] release: pairs with [GROUP-1]. */

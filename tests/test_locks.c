@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GENEROUS flow_after(FLOW_S(60))
 
@@ -55,6 +57,38 @@ static void test_semaphore_misuse(void **state)
     assert_int_equal(flow_semaphore_acquire(&s, 1, flow_after(FLOW_MS(1))), -ETIMEDOUT);
     test_stop();
     assert_int_equal(s.word, 0);
+}
+
+static flow_result take_3e9(void *arg)
+{
+    EXPECT_EQ(flow_semaphore_acquire(arg, 3000000000u, flow_after(FLOW_S(5))), 0);
+    return flow_ok(NULL);
+}
+
+/* What goes to those who wait is not there, and is not too much. */
+static flow_result release_for_waiters(void *arg)
+{
+    struct flow_semaphore s = FLOW_SEMAPHORE_INIT(2000000000u);
+    flow_task task[2];
+
+    (void)arg;
+    for (int i = 0; i < 2; i++)
+        EXPECT_EQ(flow_spawn_now(&task[i], take_3e9, &s), 0);
+    EXPECT_EQ(flow_semaphore_release(&s, 3000000000u), 0); /* 2e9 are left */
+    EXPECT_EQ(flow_join(task[0], NULL, GENEROUS), 0);
+    EXPECT_EQ(flow_semaphore_value(&s), 2000000000u);
+    EXPECT_EQ(flow_semaphore_release(&s, UINT32_MAX), 0);
+    EXPECT_EQ(flow_join(task[1], NULL, GENEROUS), 0);
+    EXPECT_EQ(flow_semaphore_value(&s), UINT32_MAX - 1000000000u);
+    EXPECT_EQ(flow_semaphore_release(&s, 1000000001u), -EOVERFLOW);
+    EXPECT_EQ(flow_semaphore_release(&s, 1000000000u), 0);
+    return flow_ok(NULL);
+}
+
+static void test_semaphore_of_waiters(void **state)
+{
+    (void)state;
+    test_in_coroutine(release_for_waiters);
 }
 
 /* ---- semaphore under torture: units are neither lost nor made ---- */
@@ -377,6 +411,51 @@ static void test_group_and_rwlock_torture(void **state)
     assert_true(guarded[0] > 0);
 }
 
+/* ---- wait group ---- */
+
+static struct flow_waitgroup crowded;
+
+static flow_result wait_for_crowd(void *arg)
+{
+    EXPECT_EQ(flow_waitgroup_wait(&crowded, FLOW_FOREVER), -ECANCELED);
+    return flow_ok(arg);
+}
+
+static void *add_3e9(void *arg)
+{
+    *(int *)arg = flow_waitgroup_add(&crowded, 3000000000u);
+    return NULL;
+}
+
+/* Two that add, while somebody waits: each would be right if it were alone. */
+static void test_group_overflow(void **state)
+{
+    pthread_t thread[2];
+    flow_task waiter;
+    int r[2];
+
+    (void)state;
+    test_start();
+    assert_int_equal(flow_waitgroup_add(&crowded, 1), 0);
+    assert_int_equal(flow_spawn(&waiter, wait_for_crowd, NULL), 0);
+    while (!__atomic_load_n(&crowded.queue[0], __ATOMIC_RELAXED))
+        sched_yield();
+    while (__atomic_exchange_n(&crowded.guard, 1, __ATOMIC_ACQUIRE))
+        sched_yield();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, add_3e9, &r[i]), 0);
+    usleep(20000); /* they have looked, most likely, and are at the guard */
+    __atomic_store_n(&crowded.guard, 0, __ATOMIC_RELEASE);
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    assert_int_equal(r[0] + r[1], -EOVERFLOW);
+    assert_int_equal(r[0] * r[1], 0);
+    assert_int_equal(flow_waitgroup_count(&crowded), 3000000001u);
+    assert_int_equal(flow_cancel(waiter), 0);
+    assert_int_equal(flow_join(waiter, NULL, GENEROUS), 0);
+    test_stop();
+}
+
 /* ---- barrier ---- */
 
 static struct flow_barrier barrier;
@@ -537,12 +616,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_semaphore_misuse),
+        TEST(test_semaphore_of_waiters),
         TEST(test_semaphore_torture),
         TEST(test_event_torture),
         TEST(test_memory_goes),
         TEST(test_after_a_stop),
         TEST(test_rwlock_misuse),
         TEST(test_group_and_rwlock_torture),
+        TEST(test_group_overflow),
         TEST(test_barrier_rounds),
     };
 
