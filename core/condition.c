@@ -10,8 +10,6 @@
 
 #include <errno.h>
 
-#define BATCH 64 /* moved in one go under the guards */
-
 struct condition {
     struct flow__spin guard;
     uint32_t n;                 /* under guard: of waiters */
@@ -88,8 +86,11 @@ int flow_condition_wait(struct flow_condition *condition, struct flow_mutex *mut
     if ((load_relaxed(&member.mutex->word) & ~FLOW__MUTEX_WAITERS) != me)
         return -EPERM;
     self = flow__caller_begin(&r);
-    if (!self)
+    if (!self) {
+        if (r == -ESHUTDOWN) /* as when flow_stop comes later */
+            flow_mutex_unlock(mutex);
         return r;
+    }
     member.waiter.item = (void *)me;
     r = deadline == FLOW_NOW ? flow__poll_failed(self) : flow__arm(self, false, &epoch);
     if (!r)
@@ -120,49 +121,42 @@ static bool move_or_wake(struct member *member, struct flow__claimed *claimed)
     return true;
 }
 
-/* Up to n waiters, but not more than a batch. Returns how many have had the signal. */
-static uint32_t signal_some(struct condition *c, uint32_t n, struct flow__claimed *claimed)
+/* Up to n waiters, at one stroke: those who have had the signal may free the condition. */
+static void signal_some(struct condition *c, uint32_t n, struct flow__claimed *claimed)
 {
     struct member *member;
-    uint32_t done = 0;
 
     flow__spin_lock(&c->guard);
-    while (done < n && done < BATCH && (member = (struct member *)(void *)c->queue.first)) {
+    while ((member = (struct member *)(void *)c->queue.first)) {
         struct flow__mutex *m = member->mutex;
-        bool last = done + 1 == n || done + 1 == BATCH || c->n == 1;
+        bool signalled, last;
 
         flow__spin_lock(&m->guard);
         c->n--;
-        if (move_or_wake(member, claimed))
-            done++;
-        else
-            last = false;
+        signalled = move_or_wake(member, claimed);
+        n -= signalled;
+        last = signalled && (n == 0 || c->n == 0);
         /* Who was moved may go on, and free both, once the mutex's guard is let go. */
         if (last)
             flow__spin_unlock(&c->guard);
         flow__spin_unlock(&m->guard);
         if (last)
-            return done;
+            return;
     }
     flow__spin_unlock(&c->guard);
-    return done;
 }
 
 static int signal_up_to(struct condition *c, uint32_t n)
 {
     struct flow__claimed claimed;
     struct flow__worker *w;
-    uint32_t done;
     int r = flow__resumer_begin(&w);
 
     if (r)
         return r == -EPERM ? r : 0; /* there is no runtime, so nobody waits */
-    do {
-        flow__claimed_init(&claimed);
-        done = signal_some(c, n, &claimed);
-        n -= done;
-        flow__claimed_resume(w, &claimed);
-    } while (n > 0 && done == BATCH);
+    flow__claimed_init(&claimed);
+    signal_some(c, n, &claimed);
+    flow__claimed_resume(w, &claimed);
     flow__resumer_end(w);
     return 0;
 }
@@ -174,11 +168,5 @@ int flow_condition_signal(struct flow_condition *condition)
 
 int flow_condition_broadcast(struct flow_condition *condition)
 {
-    struct condition *c = inside(condition);
-    uint32_t n;
-
-    flow__spin_lock(&c->guard);
-    n = c->n;
-    flow__spin_unlock(&c->guard);
-    return n ? signal_up_to(c, n) : 0;
+    return signal_up_to(inside(condition), UINT32_MAX);
 }

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,6 +161,87 @@ static void test_order(void **state)
     assert_int_equal(flow_condition_signal(&condition), 0);
     assert_int_equal(flow_condition_broadcast(&condition), 0);
     test_in_coroutine(all_of_order);
+}
+
+/* ---- without a runtime ---- */
+
+static atomic_int waiting;
+
+static void *wait_until_stopped(void *arg)
+{
+    (void)arg;
+    EXPECT_EQ(flow_mutex_lock(&mutex, FLOW_FOREVER), 0);
+    atomic_store(&waiting, 1);
+    EXPECT_EQ(flow_condition_wait(&condition, &mutex, FLOW_FOREVER), -ESHUTDOWN);
+    EXPECT_EQ(flow_mutex_unlock(&mutex), -EPERM);
+    return NULL;
+}
+
+static void wait_without_runtime(void)
+{
+    assert_int_equal(flow_condition_wait(&condition, &mutex, FLOW_FOREVER), -EPERM);
+    assert_int_equal(flow_mutex_lock(&mutex, FLOW_FOREVER), 0);
+    assert_int_equal(flow_condition_wait(&condition, &mutex, FLOW_FOREVER), -ESHUTDOWN);
+    assert_int_equal(flow_mutex_unlock(&mutex), -EPERM);
+}
+
+/* -ESHUTDOWN: the caller has lost the mutex, whether the wait has begun before the stop or not. */
+static void test_shutdown(void **state)
+{
+    pthread_t thread;
+
+    (void)state;
+    wait_without_runtime();
+    test_start();
+    atomic_store(&waiting, 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_until_stopped, NULL), 0);
+    while (!atomic_load(&waiting))
+        sched_yield();
+    assert_int_equal(flow_mutex_lock(&mutex, FLOW_FOREVER), 0); /* so it waits */
+    assert_int_equal(flow_stop(flow_after(FLOW_MS(20))), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(flow_mutex_unlock(&mutex), 0);
+    wait_without_runtime();
+    assert_int_equal(mutex.word, 0);
+}
+
+/* ---- a broadcast is one step ---- */
+
+static atomic_int early;
+
+static flow_result see_all_signalled(void *arg)
+{
+    EXPECT_EQ(flow_mutex_lock(&mutex, FLOW_FOREVER), 0);
+    EXPECT_EQ(flow_condition_wait(&condition, &mutex, FLOW_FOREVER), 0);
+    if (condition.n)
+        atomic_fetch_add(&early, 1);
+    EXPECT_EQ(flow_mutex_unlock(&mutex), 0);
+    return flow_ok(arg);
+}
+
+/* Who goes on may free the condition, if all who wait have had the signal. */
+static void test_broadcast_is_one_step(void **state)
+{
+    enum { N = 2000 };
+    static flow_task task[N];
+    uint32_t n;
+
+    (void)state;
+    test_start();
+    for (int round = 0; round < TEST_ROUNDS(20, 3); round++) {
+        for (int i = 0; i < N; i++)
+            assert_int_equal(flow_spawn(&task[i], see_all_signalled, NULL), 0);
+        do {
+            assert_int_equal(flow_mutex_lock(&mutex, FLOW_FOREVER), 0);
+            n = condition.n;
+            assert_int_equal(flow_mutex_unlock(&mutex), 0);
+        } while (n < N);
+        assert_int_equal(flow_condition_broadcast(&condition), 0);
+        for (int i = 0; i < N; i++)
+            assert_int_equal(flow_join(task[i], NULL, GENEROUS), 0);
+    }
+    test_stop();
+    assert_int_equal(atomic_load(&early), 0);
 }
 
 /* ---- a bounded buffer, with producers, consumers, cancellations and threads ---- */
@@ -497,6 +579,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_order),
+        TEST(test_shutdown),
+        TEST(test_broadcast_is_one_step),
         TEST(test_buffer),
         TEST(test_once),
         TEST(test_storm),

@@ -105,7 +105,8 @@ struct flow_condition {
 /* Unlocks the mutex, waits for a signal and locks it again, for which it waits even when the deadline
  * has passed or the caller is cancelled. 0 if there was a signal. -EPERM: the caller does not own the
  * mutex. -EOWNERDEAD as flow_mutex_lock. In all cases the caller owns the mutex afterwards, but for
- * -EPERM and for -ESHUTDOWN: flow_stop has ended a thread's wait. */
+ * -EPERM and for -ESHUTDOWN: there is no runtime, or flow_stop has ended a thread's wait while another
+ * one had the mutex. */
 FLOW_API int flow_condition_wait(struct flow_condition *c, struct flow_mutex *m,
                                  flow_deadline deadline);
 
