@@ -123,6 +123,10 @@ static int set_slowly(struct flow__event *e)
 
     if (r == -EPERM)
         return r;
+    if (r == -ENOTSUP) {
+        fetch_and_seq(&e->word, ~WAITERS);
+        return -EAGAIN;
+    }
     flow__claimed_init(&claimed);
     flow__spin_lock(&e->guard);
     if (r)

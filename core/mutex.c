@@ -236,6 +236,10 @@ static int unlock_as_thread(struct flow__mutex *m)
     r = flow__foreign_enter();
     if (r == -EPERM)
         return r;
+    if (r == -ENOTSUP) {
+        store_release(&m->word, 0); /* [MUTEX-2] */
+        return 0;
+    }
     if (r)
         forget_waiters(m);
     give_up(m, NULL, me, false);

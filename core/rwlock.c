@@ -162,6 +162,10 @@ static int pass_on(struct rwlock *l, uint64_t given_up)
 
     if (r == -EPERM)
         return r;
+    if (r == -ENOTSUP) {
+        fetch_and_seq(&l->word, ~WAITERS);
+        return -EAGAIN;
+    }
     flow__claimed_init(&claimed);
     flow__spin_lock(&l->guard);
     if (r)

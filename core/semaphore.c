@@ -144,6 +144,10 @@ static int pass_on(struct semaphore *s, uint32_t n)
 
     if (r == -EPERM)
         return r;
+    if (r == -ENOTSUP) {
+        fetch_and_seq(&s->word, ~WAITERS);
+        return -EAGAIN;
+    }
     flow__claimed_init(&claimed);
     flow__spin_lock(&s->guard);
     if (r)

@@ -131,8 +131,10 @@ static inline void flow__claimed_resume(struct flow__worker *w, struct flow__cla
 }
 
 /* Around claiming and resuming, for coroutines and foreign threads alike: *w is the caller's worker
- * or NULL. -ESHUTDOWN, -ENOTSUP: there is no runtime, so nobody waits, whatever a queue that was
- * left behind says. -EPERM: a worker's thread outside of coroutines. */
+ * or NULL. -ESHUTDOWN: there is no runtime, so nobody waits, whatever a queue that was left behind
+ * says. -ENOTSUP: nor does anybody in the child of a fork, and no spin lock may be taken there, as it
+ * may be held by a thread that is not there; so the queue is left alone. -EPERM: a worker's thread
+ * outside of coroutines. */
 static inline int flow__resumer_begin(struct flow__worker **w)
 {
     struct flow__task *self = flow__self();

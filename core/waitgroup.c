@@ -65,6 +65,10 @@ static int change_slowly(struct group *g, int64_t by)
 
     if (r == -EPERM)
         return r;
+    if (r == -ENOTSUP) {
+        fetch_and_seq(&g->word, ~WAITERS);
+        return -EAGAIN;
+    }
     flow__claimed_init(&claimed);
     flow__spin_lock(&g->guard);
     if (r)

@@ -345,6 +345,106 @@ CASE(a_child_starts_anew_while_threads_of_its_parents_end)
 }
 
 /* ---- what must not be done ---- */
+/* What somebody waits for in the parent, each with a guard that is taken: as if the fork had met the one who
+ * has it there. */
+static struct {
+    struct flow_mutex mutex, other;
+    struct flow_condition condition;
+    struct flow_rwlock rwlock;
+    struct flow_semaphore semaphore;
+    struct flow_event event;
+    struct flow_waitgroup group;
+} locks;
+
+static int wait_for_lock(int number)
+{
+    switch (number) {
+    case 0:
+        return flow_mutex_lock(&locks.mutex, FLOW_FOREVER);
+    case 1:
+        REQUIRE_EQUAL(flow_mutex_lock(&locks.other, FLOW_FOREVER), 0);
+        return flow_condition_wait(&locks.condition, &locks.other, FLOW_FOREVER);
+    case 2:
+        return flow_rwlock_read(&locks.rwlock, FLOW_FOREVER);
+    case 3:
+        return flow_semaphore_acquire(&locks.semaphore, 1, FLOW_FOREVER);
+    case 4:
+        return flow_event_wait(&locks.event, FLOW_FOREVER);
+    default:
+        return flow_waitgroup_wait(&locks.group, FLOW_FOREVER);
+    }
+}
+
+static flow_result wait_in_parent(void *number)
+{
+    REQUIRE_EQUAL(wait_for_lock((int)(intptr_t)number), 0);
+    return flow_ok(NULL);
+}
+
+static int let_go_of_locks(void)
+{
+    int n = 0;
+
+#define MUST(call)                                                                                 \
+    do {                                                                                           \
+        n++;                                                                                       \
+        if (!(call))                                                                               \
+            return n;                                                                              \
+    } while (0)
+    locks.mutex.guard = locks.condition.guard = locks.rwlock.guard = 1;
+    locks.semaphore.guard = locks.event.guard = locks.group.guard = 1;
+    for (int i = 0; i < 2; i++) {
+        MUST(flow_mutex_unlock(&locks.mutex) == 0);
+        MUST(flow_mutex_lock(&locks.mutex, FLOW_FOREVER) == 0);
+    }
+    MUST(flow_condition_signal(&locks.condition) == 0);
+    MUST(flow_condition_broadcast(&locks.condition) == 0);
+    for (int i = 0; i < 2; i++) {
+        MUST(flow_rwlock_unlock(&locks.rwlock) == 0);
+        MUST(flow_rwlock_write(&locks.rwlock, FLOW_FOREVER) == 0);
+    }
+    MUST(flow_semaphore_release(&locks.semaphore, 1) == 0);
+    MUST(flow_semaphore_acquire(&locks.semaphore, 1, FLOW_FOREVER) == 0);
+    MUST(flow_semaphore_value(&locks.semaphore) == 0);
+    MUST(flow_event_set(&locks.event) == 0);
+    MUST(flow_event_wait(&locks.event, FLOW_FOREVER) == 0);
+    MUST(flow_waitgroup_done(&locks.group) == 0);
+    MUST(flow_waitgroup_wait(&locks.group, FLOW_FOREVER) == 0);
+    return 0;
+}
+
+CASE(a_child_of_fork_lets_go_of_locks_whose_guards_were_taken)
+{
+    enum { N = 6 };
+    flow_task task[N];
+    int status;
+    pid_t pid;
+
+    test_start();
+    REQUIRE_EQUAL(flow_mutex_lock(&locks.mutex, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_rwlock_write(&locks.rwlock, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_waitgroup_add(&locks.group, 1), 0);
+    for (intptr_t i = 0; i < N; i++)
+        REQUIRE_EQUAL(flow_spawn(&task[i], wait_in_parent, (void *)i), 0);
+#define WAITED_FOR(lock, queue) __atomic_load_n(&locks.lock.queue[0], __ATOMIC_RELAXED)
+    WAIT_UNTIL(WAITED_FOR(mutex, queue) && WAITED_FOR(condition, queue) && WAITED_FOR(rwlock, queues) &&
+               WAITED_FOR(semaphore, queue) && WAITED_FOR(event, queue) && WAITED_FOR(group, queue));
+    pid = fork();
+    if (pid == 0) {
+        alarm(10);
+        _exit(let_go_of_locks());
+    }
+    REQUIRE_EQUAL(waitpid(pid, &status, 0), pid);
+    REQUIRE_EQUAL(status, 0);
+    REQUIRE_EQUAL(flow_mutex_unlock(&locks.mutex), 0);
+    REQUIRE_EQUAL(flow_rwlock_unlock(&locks.rwlock), 0);
+    REQUIRE_EQUAL(flow_condition_signal(&locks.condition), 0);
+    REQUIRE_EQUAL(flow_semaphore_release(&locks.semaphore, 1), 0);
+    REQUIRE_EQUAL(flow_event_set(&locks.event), 0);
+    REQUIRE_EQUAL(flow_waitgroup_done(&locks.group), 0);
+    REQUIRE_EQUAL(flow_when_all(task, N, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
 
 static flow_result fork_and_return(void *arg)
 {
