@@ -344,7 +344,6 @@ CASE(a_child_starts_anew_while_threads_of_its_parents_end)
     }
 }
 
-/* ---- what must not be done ---- */
 /* What somebody waits for in the parent, each with a guard that is taken: as if the fork had met the one who
  * has it there. */
 static struct {
@@ -445,6 +444,8 @@ CASE(a_child_of_fork_lets_go_of_locks_whose_guards_were_taken)
     REQUIRE_EQUAL(flow_when_all(task, N, NULL, FLOW_FOREVER), 0);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
+
+/* ---- what must not be done ---- */
 
 static flow_result fork_and_return(void *arg)
 {
