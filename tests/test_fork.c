@@ -425,7 +425,7 @@ CASE(a_child_of_fork_lets_go_of_locks_whose_guards_were_taken)
     REQUIRE_EQUAL(flow_waitgroup_add(&locks.group, 1), 0);
     for (intptr_t i = 0; i < N; i++)
         REQUIRE_EQUAL(flow_spawn(&task[i], wait_in_parent, (void *)i), 0);
-#define WAITED_FOR(lock, queue) __atomic_load_n(&locks.lock.queue[0], __ATOMIC_RELAXED)
+#define WAITED_FOR(lock, queue) test_is_waited_for(&locks.lock.guard, locks.lock.queue)
     WAIT_UNTIL(WAITED_FOR(mutex, queue) && WAITED_FOR(condition, queue) && WAITED_FOR(rwlock, queues) &&
                WAITED_FOR(semaphore, queue) && WAITED_FOR(event, queue) && WAITED_FOR(group, queue));
     pid = fork();

@@ -438,7 +438,7 @@ static void test_group_overflow(void **state)
     test_start();
     assert_int_equal(flow_waitgroup_add(&crowded, 1), 0);
     assert_int_equal(flow_spawn(&waiter, wait_for_crowd, NULL), 0);
-    while (!__atomic_load_n(&crowded.queue[0], __ATOMIC_RELAXED))
+    while (!test_is_waited_for(&crowded.guard, crowded.queue))
         sched_yield();
     while (__atomic_exchange_n(&crowded.guard, 1, __ATOMIC_ACQUIRE))
         sched_yield();

@@ -2,6 +2,7 @@
  *
  * See test.h. The record of failures is written by any thread, once, and read by the test's. */
 #include "tests/support/test.h"
+#include "sync/spin.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -294,6 +295,17 @@ void test_nap(int64_t span_ns)
 
     while (nanosleep(&span, &span) && errno == EINTR)
         ;
+}
+
+bool test_is_waited_for(uint32_t *guard, void *const *queue)
+{
+    struct flow__spin *spin = (void *)guard;
+    bool yes;
+
+    flow__spin_lock(spin);
+    yes = queue[0] != NULL;
+    flow__spin_unlock(spin);
+    return yes;
 }
 
 size_t test_rss_bytes(void)

@@ -118,6 +118,9 @@ uint64_t test_random(uint64_t *state);
 /* Sleeps the calling thread. */
 void test_nap(int64_t span_ns);
 
+/* Does anybody wait in the queue of a lock or the like, which this guard guards? */
+bool test_is_waited_for(uint32_t *guard, void *const *queue);
+
 /* Resident memory of this process. */
 size_t test_rss_bytes(void);
 
