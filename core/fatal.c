@@ -128,17 +128,16 @@ static void report(int signo, const siginfo_t *info, const struct flow__register
 static bool step_aside(int signo)
 {
     unsigned opening = load_relaxed(&openings);
+    int i = 0;
 
-    for (int i = 0; i < 3; i++) {
-        if (signals[i] != signo)
-            continue;
-        if (reported[i] == opening) {
-            signal(signo, SIG_DFL);
-            return false;
-        }
-        reported[i] = opening;
-        sigaction(signo, &before[i], NULL);
+    while (signals[i] != signo)
+        i++;
+    if (reported[i] == opening) {
+        signal(signo, SIG_DFL);
+        return false;
     }
+    reported[i] = opening;
+    sigaction(signo, &before[i], NULL);
     return true;
 }
 

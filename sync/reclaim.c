@@ -98,12 +98,14 @@ void flow__reclaim_after_fork(void)
 
 bool flow__reclaim_forget_others(void)
 {
-    struct reader *r, *next;
+    struct cds_list_head *at, *next;
 
     /* It had a lock of liburcu's, and some of the list was on its stack. */
     if (load_relaxed(&deferred.drains) > 0)
         return false;
-    cds_list_for_each_entry_safe(r, next, &readers.list, here) {
+    cds_list_for_each_safe(at, next, &readers.list) {
+        struct reader *r = cds_list_entry(at, struct reader, here);
+
         if (r == &own)
             continue;
         cds_list_del(&r->here);

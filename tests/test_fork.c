@@ -305,6 +305,8 @@ CASE(a_child_that_starts_anew_does_not_reckon_with_its_parents_threads)
 
     if (TEST_TSAN)
         skip_case("the thread sanitizer does not support fork with threads");
+    if (TEST_EMULATED)
+        skip_case("qemu-user ends when the child of a process with threads makes one");
     test_start();
     for (int i = 0; i < THREADS; i++)
         REQUIRE_EQUAL(pthread_create(&thread[i], NULL, use_and_stay, NULL), 0);
@@ -332,6 +334,8 @@ CASE(a_child_starts_anew_while_threads_of_its_parents_end)
 
     if (TEST_TSAN)
         skip_case("the thread sanitizer does not support fork with threads");
+    if (TEST_EMULATED)
+        skip_case("qemu-user ends when the child of a process with threads makes one");
     for (int i = 0; i < TEST_ROUNDS(30, 5); i++) {
         REQUIRE_EQUAL(flow_run(&o, offload_nothing, NULL, NULL), 0);
         pid = fork();

@@ -18,16 +18,6 @@ static void start(void)
     n_nodes = flow_topology_nodes();
 }
 
-static void create(size_t initial_blocks, size_t max_blocks)
-{
-    struct flow_pool_options options = FLOW_POOL_INIT;
-
-    options.block_bytes = BLOCK_BYTES;
-    options.initial_blocks = initial_blocks;
-    options.max_blocks = max_blocks;
-    REQUIRE_EQUAL(flow_pool_create(&pool, &options), 0);
-}
-
 static struct flow_pool_stats stats_of(int node)
 {
     struct flow_pool_stats stats = {.size = sizeof stats};
@@ -58,6 +48,23 @@ static flow_task on_worker(int worker, flow_fn fn, void *arg)
 static void run_on_node(int node, flow_fn fn, void *arg)
 {
     REQUIRE_EQUAL(flow_join(on_worker(node_at(node).first_worker, fn, arg), NULL, FLOW_FOREVER), 0);
+}
+
+static flow_result create_here(void *options)
+{
+    REQUIRE_EQUAL(flow_pool_create(&pool, options), 0);
+    return flow_ok(NULL);
+}
+
+/* The first blocks are those of node 0. */
+static void create(size_t initial_blocks, size_t max_blocks)
+{
+    struct flow_pool_options options = FLOW_POOL_INIT;
+
+    options.block_bytes = BLOCK_BYTES;
+    options.initial_blocks = initial_blocks;
+    options.max_blocks = max_blocks;
+    run_on_node(0, create_here, &options);
 }
 
 /* ---- at the cap ---- */
