@@ -130,7 +130,7 @@ static bool step_aside(int signo)
     unsigned opening = load_relaxed(&openings);
     int i = 0;
 
-    while (signals[i] != signo)
+    while (i < 2 && signals[i] != signo)
         i++;
     if (reported[i] == opening) {
         signal(signo, SIG_DFL);

@@ -29,6 +29,9 @@ flow_mutex_trylock     the same; suspends nowhere
 thread_ends            of a thread that is no worker
 flow__foreign_stands_by of a thread that is no coroutine
 flow__foreign_enter    the same
+helper_main            a helper thread of offload
+flow__reclaim_register of a thread that is no coroutine; suspends nowhere
+flow__reclaim_unregister the same
 alloc_slowly           a pool never suspends
 flow__drive_seated     the thread that drives, not a coroutine
 flow__worker_main      the worker itself
