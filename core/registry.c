@@ -347,12 +347,19 @@ struct flow__task *flow__stand_in_take(void)
 {
     struct flow__registry *r = &flow__registry;
     struct flow__link *link = r->stand_ins;
+    struct flow__task *t;
+    uint32_t n;
 
     if (link) {
         r->stand_ins = link->next;
         return flow__task_of_link(link);
     }
-    return r->used_stand_ins < r->n_stand_ins ? first_use(r->n_blocks + r->used_stand_ins++) : NULL;
+    n = load_relaxed(&r->used_stand_ins);
+    if (n == r->n_stand_ins)
+        return NULL;
+    t = first_use(r->n_blocks + n);
+    store_relaxed(&r->used_stand_ins, n + 1);
+    return t;
 }
 
 void flow__stand_in_give(struct flow__task *t)

@@ -39,7 +39,7 @@ struct flow__registry {
     int n_nodes;             /* ranges, and depots */
     struct flow__block_depot *depot;
     uint32_t n_stand_ins;    /* blocks after these, for foreign threads that wait */
-    uint32_t used_stand_ins; /* under the foreign threads' lock, as the next */
+    flow__atomic(uint32_t) used_stand_ins; /* written under the foreign threads' lock, as the next */
     struct flow__link *stand_ins;
     uint64_t first_life, first_wait; /* a block's two words at its first use */
     char *mapping;

@@ -33,7 +33,7 @@ void flow__cancel_all(void)
 
     for (struct flow__slots at = FLOW__ALL_SLOTS; flow__slots_next(&at);)
         cancel_if_live(w, at.slot);
-    for (uint32_t i = 0; i < flow__registry.used_stand_ins; i++)
+    for (uint32_t i = 0; i < load_relaxed(&flow__registry.used_stand_ins); i++)
         cancel_if_live(w, flow__registry.n_blocks + i);
 }
 
@@ -44,7 +44,7 @@ static void release_foreign_threads(void)
     struct flow__registry *r = &flow__registry;
 
     for (struct flow__task *t = r->base + r->n_blocks;
-         t < r->base + r->n_blocks + r->used_stand_ins; t++)
+         t < r->base + r->n_blocks + load_relaxed(&r->used_stand_ins); t++)
         flow__win(NULL, t, flow__epoch_of(load_acquire(&t->wait)), FLOW__WAIT_CANCELLED);
 }
 
