@@ -406,6 +406,19 @@ bool flow__offload_is_helper(void)
 
 /* ---- the calls ---- */
 
+/* Under the lock: a job that no helper has taken leaves the queue. */
+static void unqueue(flow_lane *lane, struct job *job)
+{
+    struct job **at = &lane->first;
+
+    while (*at != job)
+        at = &(*at)->next;
+    *at = job->next;
+    if (!*at)
+        lane->last = at;
+    lane->n_queued--;
+}
+
 /* Queues the job. 0, -EAGAIN (full, and the caller will not wait), -ESHUTDOWN, or why there is no
  * helper. */
 static int submit(flow_lane *lane, struct job *job, flow_deadline deadline)
@@ -427,15 +440,8 @@ static int submit(flow_lane *lane, struct job *job, flow_deadline deadline)
     lane->last = &job->next;
     lane->n_queued++;
     r = ensure_helper(lane);
-    if (r) {
-        struct job **at = &lane->first;
-
-        while (*at != job)
-            at = &(*at)->next;
-        *at = NULL;
-        lane->last = at;
-        lane->n_queued--;
-    }
+    if (r)
+        unqueue(lane, job);
     flow__unlock(&lane->lock);
     if (!r)
         ring(lane, 1);
@@ -449,20 +455,12 @@ static enum job_state withdraw(flow_lane *lane, struct job *job, struct flow__ta
     enum job_state state;
 
     flow__lock(&lane->lock);
-    if (job->state == QUEUED) {
-        struct job **at = &lane->first;
-
-        while (*at != job)
-            at = &(*at)->next;
-        *at = job->next;
-        if (!*at)
-            lane->last = at;
-        lane->n_queued--;
-    } else if (job->state == RUNNING && job->release) {
+    if (job->state == QUEUED)
+        unqueue(lane, job);
+    else if (job->state == RUNNING && job->release)
         abandon(lane, job);
-    } else if (job->state == RUNNING) {
+    else if (job->state == RUNNING)
         flow__arm(self, true, &job->epoch);
-    }
     state = job->state;
     flow__unlock(&lane->lock);
     return state;
