@@ -114,10 +114,11 @@ endif
 GUEST    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/numa/guest_*.c))
 GUEST_SUPPORT := $(BUILD)/obj/tests/numa/guest.o
 PROGRAMS := $(call obj,$(wildcard tests/programs/*.c))
+SCENARIOS := $(call obj,$(wildcard tests/scenarios/*.c))
 SIMULATION := $(call obj,$(wildcard tests/simulation/*.c))
 TORTURE  := $(call obj,$(wildcard tests/torture/*.c))
-OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PROGRAMS) $(SIMULATION) $(TORTURE) $(PERF_SUPPORT) $(REPORT_OBJ) \
-	$(EXAMPLE_SUPPORT) \
+OBJ      := $(LIB_OBJ) $(SUPPORT) $(GUEST_SUPPORT) $(PROGRAMS) $(SCENARIOS) $(SIMULATION) $(TORTURE) $(PERF_SUPPORT) \
+	$(REPORT_OBJ) $(EXAMPLE_SUPPORT) \
 	$(patsubst $(BUILD)/%,$(BUILD)/obj/%.o,$(EXAMPLES) $(PERF) $(TESTS) $(GUEST))
 
 # --- what to build -------------------------------------------------------------------
@@ -156,6 +157,7 @@ $(REPORT): $(REPORT_OBJ)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_ALL) -lm
 
 $(GUEST): $(GUEST_SUPPORT)
+$(BUILD)/tests/test_fault_scenarios: $(SCENARIOS)
 $(BUILD)/tests/test_simulation: $(PROGRAMS) $(SIMULATION)
 $(BUILD)/tests/test_torture: $(PROGRAMS) $(TORTURE)
 $(TESTS) $(GUEST): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
