@@ -132,8 +132,15 @@ static int place_workers(struct flow__runtime *rt)
 
 /* ---- the machine without a runtime ---- */
 
-/* Under flow__start_lock, by which a fork also notices that somebody was busy with it. */
+/* Its lock is not flow__start_lock: who asks may be in a read-side section of liburcu, for whose end flow_stop
+ * waits. */
+static struct flow__lock nobodys_lock;
 static struct flow__topology nobodys;
+
+bool flow__machine_is_asked(void)
+{
+    return load_relaxed(&nobodys_lock.word) != 0;
+}
 
 static int read_nobodys(void)
 {
@@ -149,10 +156,10 @@ static int enter_nobodys(struct flow__machine_view *view)
 {
     int r;
 
-    flow__lock(&flow__start_lock);
+    flow__lock(&nobodys_lock);
     r = load_acquire(&flow__runtime.state) == FLOW__STOPPED ? read_nobodys() : -EAGAIN;
     if (r) {
-        flow__unlock(&flow__start_lock);
+        flow__unlock(&nobodys_lock);
         return r;
     }
     *view = (struct flow__machine_view){&nobodys, false, FLOW__VIEW_OF_NOBODYS};
@@ -181,7 +188,7 @@ void flow__machine_leave(const struct flow__machine_view *view)
     if (view->kind == FLOW__VIEW_OF_FOREIGN)
         flow__foreign_leave();
     else if (view->kind == FLOW__VIEW_OF_NOBODYS)
-        flow__unlock(&flow__start_lock);
+        flow__unlock(&nobodys_lock);
 }
 
 /* ---- for the runtime ---- */
@@ -191,7 +198,9 @@ int flow__machine_read(struct flow__runtime *rt)
     const char *root = fixture();
     int r;
 
+    flow__lock(&nobodys_lock);
     flow__topology_free(&nobodys);
+    flow__unlock(&nobodys_lock);
     r = flow__topology_read(&rt->topology, root);
     if (r)
         return reading_failed(root, r);

@@ -25,6 +25,9 @@ struct flow__machine_view {
 int flow__machine_enter(struct flow__machine_view *view);
 void flow__machine_leave(const struct flow__machine_view *view);
 
+/* Somebody has such a view of the machine without a runtime, or is about to: a fork's child can have none. */
+bool flow__machine_is_asked(void);
+
 /* The CPU of a worker's seat, pinned or not. */
 static inline int flow__seat_cpu_id(const struct flow__runtime *rt, int worker)
 {

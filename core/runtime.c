@@ -76,7 +76,8 @@ static void leave_thread_of_ours(void)
 static bool may_start_anew(void)
 {
     return load_relaxed(&flow__runtime.state) == FLOW__STOPPED &&
-           load_relaxed(&flow__start_lock.word) == 0 && flow__reclaim_forget_others();
+           load_relaxed(&flow__start_lock.word) == 0 && !flow__machine_is_asked() &&
+           flow__reclaim_forget_others();
 }
 
 /* Only the forking thread exists in the child, so nothing there can run tasks. */
@@ -347,7 +348,6 @@ static int start(const struct flow_options *given)
         flow__start_failed(r, "no memory for the lanes of flow_offload");
         goto workers;
     }
-    store_release(&rt->state, FLOW__RUNNING_STATE);
     flow__process_begin();
     r = flow__monitor_open();
     if (r) {
@@ -357,7 +357,7 @@ static int start(const struct flow_options *given)
                                : "cannot start the thread that option stall_ns or dump_signal asks "
                                  "for: %s",
                            strerror(-r));
-        goto offload;
+        goto lanes;
     }
     r = begin_threads(rt);
     if (r)
@@ -365,14 +365,13 @@ static int start(const struct flow_options *given)
     flow__wait_until(rt, threads_have_begun, FLOW_FOREVER);
     if (!rt->options.no_fatal_report)
         flow__fatal_open();
+    store_release(&rt->state, FLOW__RUNNING_STATE); /* nothing can fail any more: other threads may come in */
     flow__start_succeeded();
     return 0;
 
 monitor:
     flow__monitor_close();
-offload:
-    store_release(&rt->state, FLOW__STOPPED);
-    flow__reclaim_wait();
+lanes:
     flow__offload_close();
 workers:
     flow__close_workers(rt);

@@ -4,6 +4,7 @@
 #include "sync/syscall.h"
 
 #include <errno.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <linux/membarrier.h>
@@ -127,7 +128,25 @@ static void *real_allocate(size_t bytes)
     return calloc(1, bytes);
 }
 
-/* Threads of ours take no asynchronous signals: those belong to the program's own
+static size_t tls_bytes; /* at most */
+static pthread_once_t tls_once = PTHREAD_ONCE_INIT;
+
+static int add_tls(struct dl_phdr_info *object, size_t unused, void *sum)
+{
+    (void)unused;
+    for (int i = 0; i < object->dlpi_phnum; i++)
+        if (object->dlpi_phdr[i].p_type == PT_TLS)
+            *(size_t *)sum += object->dlpi_phdr[i].p_memsz + object->dlpi_phdr[i].p_align;
+    return 0;
+}
+
+static void measure_tls(void)
+{
+    dl_iterate_phdr(add_tls, &tls_bytes);
+}
+
+/* glibc takes a thread's copy of the program's thread-local variables out of its stack, so that much comes on
+ * top. Threads of ours take no asynchronous signals: those belong to the program's own
  * threads. (But for a worker where stalls are looked for, see core/capture.c.) Blocked before the
  * thread exists, so that there is no gap. */
 static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *),
@@ -139,8 +158,9 @@ static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run
 
     if (r)
         return -r;
+    pthread_once(&tls_once, measure_tls);
     if (stack_bytes)
-        pthread_attr_setstacksize(&attributes, stack_bytes);
+        pthread_attr_setstacksize(&attributes, stack_bytes + tls_bytes);
     sigfillset(&block);
     sigdelset(&block, SIGSEGV);
     sigdelset(&block, SIGBUS);

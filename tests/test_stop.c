@@ -10,7 +10,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <urcu/urcu-memb.h>
 
 static atomic_int entered, cancelled, ended;
 
@@ -611,6 +613,59 @@ CASE(starts_and_stops_under_the_calls_of_other_threads)
         pthread_join(thread[i], NULL);
     REQUIRE(atomic_load(&calls) > 0);
     child_note("%d starts and stops under %ld calls", rounds, atomic_load(&calls));
+}
+
+/* For the end of the section flow_stop waits, so it must not wait for flow_stop. */
+static void *ask_in_sections(void *asked)
+{
+    urcu_memb_register_thread();
+    while (!atomic_load(&stop_calling)) {
+        urcu_memb_read_lock();
+        REQUIRE(flow_topology_nodes() > 0);
+        urcu_memb_read_unlock();
+        atomic_fetch_add((atomic_long *)asked, 1);
+    }
+    urcu_memb_unregister_thread();
+    return NULL;
+}
+
+CASE(who_reads_rcu_may_ask_for_the_machine_beside_a_stop)
+{
+    atomic_long asked = 0;
+    pthread_t thread;
+
+    REQUIRE_EQUAL(pthread_create(&thread, NULL, ask_in_sections, &asked), 0);
+    WAIT_UNTIL(atomic_load(&asked) > 0);
+    for (int i = 0; i < TEST_ROUNDS(300, 50); i++) {
+        test_start_stacks(16 * 1024);
+        test_stop();
+    }
+    atomic_store(&stop_calling, true);
+    pthread_join(thread, NULL);
+}
+
+static void *spawn_all_the_time(void *spawned)
+{
+    while (!atomic_load(&stop_calling))
+        if (flow_spawn(NULL, return_argument, NULL) == 0)
+            atomic_fetch_add((atomic_long *)spawned, 1);
+    return NULL;
+}
+
+/* That it fails is known only when all else is there. */
+CASE(a_start_that_fails_lets_nobody_in)
+{
+    struct flow_options o = test_options();
+    atomic_long spawned = 0;
+    pthread_t thread;
+
+    o.dump_signal = SIGKILL;
+    REQUIRE_EQUAL(pthread_create(&thread, NULL, spawn_all_the_time, &spawned), 0);
+    for (int i = 0; i < TEST_ROUNDS(1000, 100); i++)
+        REQUIRE_EQUAL(flow_start(&o), -EINVAL);
+    atomic_store(&stop_calling, true);
+    pthread_join(thread, NULL);
+    REQUIRE_EQUAL(atomic_load(&spawned), 0);
 }
 
 int main(int argc, char **argv)

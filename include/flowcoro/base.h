@@ -13,7 +13,7 @@
  *     No function may be called from a signal handler unless it says so.
  *   - Who holds liburcu's read lock (flavour memb) must not wait: what would suspend a
  *     coroutine, or block a thread for one, gives -EDEADLK. flow_yield checks this only in
- *     debug builds; flow_run, flow_drive and flow_stop do not check it.
+ *     debug builds; flow_start, flow_run, flow_drive and flow_stop do not check it.
  *   - Workers are registered with liburcu, and so is any other thread from its first call to its
  *     end, unless the program has registered it itself before that; then the program
  *     unregisters it, after its last call. Who is registered must not register again.
