@@ -139,25 +139,16 @@ static void add_stack(struct dump *d, const struct flow__snapshot *s)
     }
 }
 
-/* A name is the program's, and a line is ours. */
-static void add_name(struct flow__text *out, char *name)
-{
-    for (char *at = name; *at; at++)
-        if ((unsigned char)*at < ' ')
-            *at = '?';
-    flow__text_add(out, " \"");
-    flow__text_add(out, name);
-    flow__text_add(out, "\" ");
-}
-
-static void add_line(struct dump *d, struct flow__snapshot *s)
+static void add_line(struct dump *d, const struct flow__snapshot *s)
 {
     struct flow__text *out = &d->out;
     unsigned trace;
 
     flow__text_add(out, "task ");
     flow__text_hex(out, s->id);
-    add_name(out, s->name);
+    flow__text_add(out, " ");
+    flow__text_name(out, s->name);
+    flow__text_add(out, " ");
     flow__text_add(out, activities[s->activity]);
     if (s->cancelled)
         flow__text_add(out, ", cancelled");

@@ -20,7 +20,7 @@
 
 #define REPORTS         5 /* in each ... */
 #define REPORTS_SPAN_NS FLOW_S(60)
-#define REPORT_BYTES    ((size_t)8 * 1024)
+#define REPORT_BYTES    ((size_t)16 * 1024) /* what is longer is cut off */
 
 /* What the last look at a worker has found. */
 struct look {
@@ -40,14 +40,14 @@ static struct {
 
 /* ---- reports ---- */
 
-static struct flow__text begin_text(void)
+static struct flow__text begin_text(int fd)
 {
-    return (struct flow__text){stall.text, 0, sizeof stall.text, STDERR_FILENO, 0};
+    return (struct flow__text){stall.text, 0, sizeof stall.text, fd, 0};
 }
 
 static void report_suppressed(void)
 {
-    struct flow__text out = begin_text();
+    struct flow__text out = begin_text(STDERR_FILENO);
 
     if (stall.n_suppressed == 0)
         return;
@@ -94,10 +94,10 @@ static void add_who(struct flow__text *out, struct flow__worker *w, const struct
     flow__reclaim_enter();
     /* [NAME-2] acquire: pairs with [NAME-1]. */
     detail = load_acquire(&t->detail);
-    flow__text_add(out, " \"");
-    flow__text_add(out, detail ? detail->name : "");
+    flow__text_add(out, " ");
+    flow__text_name(out, detail ? detail->name : "");
     flow__reclaim_leave();
-    flow__text_add(out, "\", spawned at ");
+    flow__text_add(out, ", spawned at ");
     flow__text_hex(out, (uintptr_t)site_of(t));
     flow__text_add(out, ": does it block?\n");
 }
@@ -120,7 +120,7 @@ static void add_trace(struct flow__text *out, struct flow__worker *w)
 
 static void report(struct flow__worker *w, const struct look *seen, int64_t now)
 {
-    struct flow__text out = begin_text();
+    struct flow__text out = begin_text(-1);
 
     add_who(&out, w, seen, now);
     if (stall.n_reported < REPORTS)
@@ -133,6 +133,9 @@ static void report(struct flow__worker *w, const struct look *seen, int64_t now)
         return;
     }
     stall.n_reported++;
+    if (out.n == out.capacity)
+        out.bytes[out.n - 1] = '\n';
+    out.fd = STDERR_FILENO;
     flow__text_flush(&out);
 }
 

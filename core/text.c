@@ -4,6 +4,7 @@
 #include "core/text.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,6 +45,17 @@ static void add(struct flow__text *t, const char *s, size_t n)
 void flow__text_add(struct flow__text *t, const char *s)
 {
     add(t, s, strlen(s));
+}
+
+void flow__text_name(struct flow__text *t, const char *name)
+{
+    add(t, "\"", 1);
+    for (; *name; name++) {
+        bool is_control = (unsigned char)*name < ' ' || *name == 0x7f;
+
+        add(t, is_control ? "?" : name, 1);
+    }
+    add(t, "\"", 1);
 }
 
 /* Inline for each base: a division by a constant is a tenth of one by a variable. */

@@ -20,6 +20,9 @@ void flow__text_add(struct flow__text *t, const char *s);
 void flow__text_number(struct flow__text *t, uint64_t v);
 void flow__text_hex(struct flow__text *t, uint64_t v);
 
+/* A task's name, in quotes. It is the program's and a line is ours: control characters become '?'. */
+void flow__text_name(struct flow__text *t, const char *name);
+
 /* A span, to the millisecond if it is longer than that: "12 us", "1234 ms". */
 void flow__text_span(struct flow__text *t, int64_t ns);
 

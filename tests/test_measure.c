@@ -7,6 +7,8 @@
 #include "tests/support/child.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -460,6 +462,25 @@ JUDGED(a_stall_is_reported_once_with_all_that_is_known)
     child_must_say(&end, text);
 }
 
+CHILD(stall_with_a_bad_name)
+{
+    flow_task t;
+
+    start_watched(1);
+    run_pinned(0, "a\nflowcoro: \x1b", block, NULL, &t);
+    REQUIRE_EQUAL(flow_join(t, NULL, FLOW_FOREVER), 0);
+    test_stop();
+}
+
+JUDGED(a_name_cannot_make_lines_of_a_report)
+{
+    static struct child_end end;
+
+    child_run(&end, "stall_with_a_bad_name", "");
+    child_must_exit(&end, 0);
+    child_must_say(&end, " \"a?flowcoro: ?\", spawned at 0x");
+}
+
 /* ---- with a backtrace ---- */
 
 #define KEEP  __asm__ volatile("" ::: "memory") /* so that no call before it is a jump */
@@ -545,6 +566,80 @@ JUDGED(where_it_blocks_is_told)
               (const char *const[]){"sleep_in_the_kernel", "stall_as_told",
                                     "flow__task_main", "flow__call"},
               4);
+}
+
+#define FOUR_OF(name) FOUR_OF_(name)
+#define FOUR_OF_(name) name##name##name##name
+#define LONG_NAME FOUR_OF(FOUR_OF(a_function_with_)) /* 256 characters */
+
+static int gate[2], reports[2];
+
+__attribute__((noinline)) static void LONG_NAME(int depth)
+{
+    char unused;
+
+    if (depth > 0)
+        LONG_NAME(depth - 1);
+    else
+        REQUIRE_EQUAL(read(gate[0], &unused, 1), 1);
+    KEEP;
+}
+
+static flow_result block_deep_inside(void *unused)
+{
+    (void)unused;
+    LONG_NAME(40);
+    return flow_ok(NULL);
+}
+
+static void *copy_reports(void *unused)
+{
+    char bytes[4096];
+    ssize_t n;
+
+    (void)unused;
+    while ((n = read(reports[0], bytes, sizeof bytes)) > 0)
+        REQUIRE_EQUAL(write(STDOUT_FILENO, bytes, (size_t)n), n);
+    return NULL;
+}
+
+/* The report is longer than what standard error takes, and the stall ends while it is written. */
+CHILD(stall_that_ends)
+{
+    struct pollfd begins;
+    pthread_t reader;
+    flow_task t;
+
+    REQUIRE_EQUAL(pipe(gate), 0);
+    REQUIRE_EQUAL(pipe(reports), 0);
+    REQUIRE(fcntl(reports[1], F_SETPIPE_SZ, 4096) > 0);
+    REQUIRE(dup2(reports[1], STDERR_FILENO) == STDERR_FILENO);
+    close(reports[1]);
+    start_watched(2);
+    run_pinned(1, "", block_deep_inside, NULL, &t);
+    begins = (struct pollfd){.fd = reports[0], .events = POLLIN};
+    REQUIRE_EQUAL(poll(&begins, 1, 20000), 1);
+    REQUIRE_EQUAL(write(gate[1], "", 1), 1);
+    REQUIRE_EQUAL(flow_join(t, NULL, FLOW_FOREVER), 0);
+    REQUIRE_EQUAL(pthread_create(&reader, NULL, copy_reports, NULL), 0);
+    test_stop();
+    close(STDERR_FILENO);
+    REQUIRE_EQUAL(pthread_join(reader, NULL), 0);
+}
+
+JUDGED(a_report_that_has_begun_is_made_whole)
+{
+    static struct child_end end;
+
+    if (TEST_SLOW)
+        skip_case("a sanitizer's functions stand between, or an emulator");
+    child_run(&end, "stall_that_ends", "");
+    child_must_exit(&end, 0);
+    assert_int_equal(count_of(end.text, kept), 1);
+    assert_true(end.n > 8192);
+    child_must_say(&end, " block_deep_inside+0x");
+    child_must_say(&end, " flow__call+0x");
+    assert_true(end.text[end.n - 1] == '\n');
 }
 
 /* By a signal, which the monitor waits for a short time only: where the CPUs are busy with others, the
