@@ -19,7 +19,7 @@ enum { ENDS = 1, DUMPS = 2 };
 
 static struct {
     flow__atomic(uint32_t) word; /* what it is asked for; it sleeps on it */
-    bool open, takes_signal;
+    bool open;
     pthread_t thread;
     struct sigaction before;
 } monitor;
@@ -50,9 +50,9 @@ static int take_signal(int signo)
     if (signo == 0)
         return 0;
     sigemptyset(&action.sa_mask);
-    if (!may_be_taken(signo) || sigaction(signo, &action, &monitor.before))
+    /* In two calls, since another thread may fork between them. */
+    if (!may_be_taken(signo) || sigaction(signo, NULL, &monitor.before) || sigaction(signo, &action, NULL))
         return -EINVAL;
-    monitor.takes_signal = true;
     return 0;
 }
 
@@ -61,9 +61,18 @@ static void give_signal_back(int signo)
 {
     struct sigaction now;
 
-    if (monitor.takes_signal && !sigaction(signo, NULL, &now) && now.sa_handler == on_signal)
+    if (signo && !sigaction(signo, NULL, &now) && now.sa_handler == on_signal)
         sigaction(signo, &monitor.before, NULL);
-    monitor.takes_signal = false;
+}
+
+/* Every other thread may have it blocked. */
+static void let_signal_come(int signo)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    if (signo && !sigaddset(&set, signo))
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 /* ---- the thread ---- */
@@ -84,6 +93,7 @@ static void *run(void *unused)
 
     (void)unused;
     pthread_setname_np(pthread_self(), "flow-monitor");
+    let_signal_come(flow__runtime.options.dump_signal);
     flow__reclaim_register();
     while (!((word = load_seq(&monitor.word)) & ENDS)) {
         int64_t now;
@@ -121,6 +131,11 @@ int flow__monitor_open(void)
         flow__stall_close();
     }
     return r;
+}
+
+void flow__monitor_in_child(void)
+{
+    give_signal_back(flow__runtime.options.dump_signal);
 }
 
 void flow__monitor_close(void)

@@ -10,4 +10,7 @@
 int flow__monitor_open(void);
 void flow__monitor_close(void);
 
+/* In the child of a fork, where the thread is missing: the signal is the program's again. */
+void flow__monitor_in_child(void);
+
 #endif

@@ -84,6 +84,7 @@ static bool may_start_anew(void)
 static void in_child(void)
 {
     leave_thread_of_ours();
+    flow__monitor_in_child();
     store_relaxed(&flow__process.foreign_threads, flow__foreign_is_counted());
     store_relaxed(&flow__process.offload_threads, flow__offload_is_helper());
     if (!may_start_anew()) {

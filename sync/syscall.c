@@ -147,8 +147,8 @@ static void measure_tls(void)
 
 /* glibc takes a thread's copy of the program's thread-local variables out of its stack, so that much comes on
  * top. Threads of ours take no asynchronous signals: those belong to the program's own
- * threads. (But for a worker where stalls are looked for, see core/capture.c.) Blocked before the
- * thread exists, so that there is no gap. */
+ * threads. (But for a worker where stalls are looked for, see core/capture.c, and for the monitor, which asks for
+ * one.) Blocked before the thread exists, so that there is no gap. */
 static int real_thread_create(pthread_t *thread, size_t stack_bytes, void *(*run)(void *),
                               void *arg)
 {

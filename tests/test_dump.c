@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A frame of its own in a backtrace. */
@@ -806,6 +808,28 @@ JUDGED(a_signal_asks_for_a_dump_where_there_is_no_worker)
     judge_signals("0");
 }
 
+/* In all of the program's threads, as where one of them waits for signals. */
+CASE(a_signal_that_the_program_blocks_asks_for_a_dump)
+{
+    struct pollfd dump = {.events = POLLIN};
+    int fds[2], as_before = dup(STDERR_FILENO);
+    sigset_t all;
+
+    if (TEST_TSAN)
+        skip_case("ThreadSanitizer delivers signals later");
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    REQUIRE_EQUAL(pipe(fds), 0);
+    start_with_signal(test_workers(), SIGQUIT);
+    REQUIRE(dup2(fds[1], STDERR_FILENO) == STDERR_FILENO);
+    REQUIRE_EQUAL(kill(getpid(), SIGQUIT), 0);
+    dump.fd = fds[0];
+    poll(&dump, 1, 20000);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+    REQUIRE(dup2(as_before, STDERR_FILENO) == STDERR_FILENO);
+    REQUIRE(dump.revents & POLLIN);
+}
+
 static void other_handler(int unused)
 {
     (void)unused;
@@ -832,6 +856,25 @@ CASE(the_signal_is_given_back)
     REQUIRE_EQUAL(flow_options_parse(&o, "dump_signal=65"), -EINVAL);
     REQUIRE_EQUAL(flow_options_parse(&o, "dump_signal=3"), 0);
     REQUIRE_EQUAL(o.dump_signal, SIGQUIT);
+}
+
+/* It has no thread that could dump. */
+CASE(the_signal_is_the_programs_in_a_child_of_fork)
+{
+    struct sigaction now;
+    int status;
+    pid_t child;
+
+    signal(SIGUSR1, other_handler);
+    start_with_signal(test_workers(), SIGUSR1);
+    child = fork();
+    if (child == 0)
+        _exit(sigaction(SIGUSR1, NULL, &now) || now.sa_handler != other_handler);
+    REQUIRE(child > 0 && waitpid(child, &status, 0) == child);
+    REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    REQUIRE_EQUAL(sigaction(SIGUSR1, NULL, &now), 0);
+    REQUIRE(now.sa_handler != other_handler);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
 /* ---- what is left at a stop ---- */

@@ -59,7 +59,8 @@ struct flow_options {
                            * sent SIGURG to find out where, unless the program has a handler for it */
     int dump_signal;      /* at this signal all tasks are listed on stderr as by flow_dump, and the
                            * program goes on; 3 is SIGQUIT, that of Ctrl-\ (0: none). Its handler is
-                           * put back by flow_stop. Takes a thread, the same as stall_ns */
+                           * put back by flow_stop, and in a child of fork. Takes a thread, the same
+                           * as stall_ns, which has it unblocked */
     int64_t shuffle;      /* a test aid: not 0, and workers make every choice that is free by chance
                            * (the next task, when a task must yield, how many are taken and from
                            * whom) and pause now and then; it is slow. The number is the seed of
