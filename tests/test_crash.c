@@ -7,9 +7,11 @@
 #include "sync/syscall.h"
 
 #include <errno.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #ifdef FLOW_DEBUG
 #include <urcu/urcu-memb.h>
@@ -403,8 +405,6 @@ CASE(the_handlers_of_the_program_come_back_after_the_stop)
     }
 }
 
-/* ---- crashes ---- */
-
 static flow_result abort_inside(void *arg)
 {
     (void)arg;
@@ -422,6 +422,220 @@ static flow_result raise_inside(void *signo)
     return flow_ok(NULL);
 }
 
+/* ---- faults that the program's handler takes care of ---- */
+
+static char *barrier; /* a page that may not be touched before the handler has allowed it */
+static bool handler_gives_up, handler_jumps;
+static sigjmp_buf back_from_fault;
+static int n_handled;
+
+static void set_barrier(void)
+{
+    REQUIRE_EQUAL(mprotect(barrier, 4096, PROT_NONE), 0);
+}
+
+static bool is_blocked(int signo)
+{
+    sigset_t now;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &now);
+    return sigismember(&now, signo);
+}
+
+static void take_care(int signo)
+{
+    n_handled++;
+    if (handler_jumps)
+        siglongjmp(back_from_fault, 1);
+    if (handler_gives_up)
+        signal(signo, SIG_DFL);
+    else
+        mprotect(barrier, 4096, PROT_READ | PROT_WRITE);
+}
+
+/* A fault of the barrier, or what was sent; any other fault ends the program. */
+static void take_care_of_info(int signo, siginfo_t *info, void *context)
+{
+    char *at = info->si_addr;
+
+    if (info->si_code > 0 && !handler_gives_up && (at < barrier || at >= barrier + 4096))
+        program_handler(signo, info, context);
+    if (!is_blocked(SIGUSR1) || !is_blocked(signo))
+        _exit(25);
+    take_care(signo);
+}
+
+static void own_faults(const char *how)
+{
+    struct sigaction action = {.sa_sigaction = take_care_of_info, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    sigaddset(&action.sa_mask, SIGUSR1);
+    if (strcmp(how, "info")) {
+        action.sa_flags = SA_ONSTACK | (!strcmp(how, "once") ? SA_RESETHAND : 0);
+        action.sa_handler = take_care;
+    }
+    barrier = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(barrier != MAP_FAILED);
+    REQUIRE_EQUAL(sigaction(SIGSEGV, &action, NULL), 0);
+    REQUIRE_EQUAL(sigaction(SIGBUS, &action, NULL), 0);
+}
+
+static flow_result touch_barrier(void *arg)
+{
+    for (int i = 0; i < 3; i++) {
+        set_barrier();
+        *(volatile char *)barrier = 1;
+    }
+    return flow_ok(arg);
+}
+
+static flow_result jump_out_of_faults(void *arg)
+{
+    static int i; /* a local one would be unspecified after a jump */
+
+    for (i = 0; i < 3; i++)
+        if (!sigsetjmp(back_from_fault, 1))
+            *(volatile char *)barrier = 1;
+    return flow_ok(arg);
+}
+
+CHILD(mended_faults)
+{
+    own_faults(arg);
+    test_start();
+    touch_barrier(NULL);
+    run_named("the-mended-one", 0, touch_barrier, NULL);
+    REQUIRE_EQUAL(n_handled, 6);
+    REQUIRE_EQUAL(raise(SIGBUS), 0); /* is sent, and is the handler's too */
+    REQUIRE_EQUAL(n_handled, 7);
+    run_named("the-deep-one", 0, overflow_by_recursion, NULL);
+}
+
+CHILD(jumps_out_of_faults)
+{
+    own_faults("plain");
+    handler_jumps = true;
+    test_start();
+    run_named("the-mended-one", 0, jump_out_of_faults, NULL);
+    REQUIRE_EQUAL(n_handled, 3);
+}
+
+CHILD(ignored_signals)
+{
+    signal(SIGSEGV, SIG_IGN);
+    test_start();
+    for (int i = 0; i < 3; i++)
+        run_named("the-raising-one", 0, raise_inside, (void *)SIGSEGV);
+    run_named("the-deep-one", 0, overflow_by_recursion, NULL);
+}
+
+static void must_not_say_crash(const struct child_end *end)
+{
+    if (strstr(end->text, "crash in coroutine"))
+        fail_msg("a fault that was mended is reported: %s", end->text);
+}
+
+JUDGED(a_fault_that_the_program_mends_is_no_crash_and_overflows_are_still_reported)
+{
+    static struct child_end end;
+
+    child_run(&end, "mended_faults", "info");
+    must_not_say_crash(&end);
+    if (!TEST_SANITIZED)
+        child_must_say(&end, "stack overflow in coroutine");
+    child_must_exit(&end, 23);
+    child_must_say(&end, "the program's handler saw signal 11");
+    child_run(&end, "jumps_out_of_faults", "");
+    child_must_exit(&end, 0);
+    must_not_say_crash(&end);
+    child_run(&end, "ignored_signals", "");
+    child_must_die(&end, SIGSEGV);
+    must_not_say_crash(&end);
+    if (!TEST_SANITIZED)
+        child_must_say(&end, "stack overflow in coroutine");
+}
+
+static flow_result touch_barrier_once(void *arg)
+{
+    *(volatile char *)barrier = 1;
+    return flow_ok(arg);
+}
+
+CHILD(fault_given_up)
+{
+    own_faults(arg);
+    handler_gives_up = true;
+    test_start();
+    run_named("the-crashing-one", 0, touch_barrier_once, NULL);
+}
+
+/* By SIG_DFL, or by SA_RESETHAND: the fault is about to end the program. */
+JUDGED(a_fault_that_the_program_gives_up_is_a_crash)
+{
+    static const char *const how[] = {"info", "plain", "once"};
+    static struct child_end end;
+
+    for (int i = 0; i < 3; i++) {
+        const char *line;
+
+        child_run(&end, "fault_given_up", how[i]);
+        child_must_die(&end, SIGSEGV);
+        line = strstr(end.text, "crash in coroutine");
+        child_must_say(&end, "crash in coroutine");
+        child_must_say(&end, "\"the-crashing-one\"");
+        assert_null(strstr(line + 1, "crash in coroutine"));
+    }
+}
+
+/* A thread's own alternate stack, the smallest that there is, with a page before it that faults. */
+static void take_small_stack(stack_t *small)
+{
+    char *lowest = mmap(NULL, 4096 + (size_t)SIGSTKSZ, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    REQUIRE(lowest != MAP_FAILED);
+    REQUIRE_EQUAL(mprotect(lowest, 4096, PROT_NONE), 0);
+    *small = (stack_t){.ss_sp = lowest + 4096, .ss_size = (size_t)SIGSTKSZ};
+    REQUIRE_EQUAL(sigaltstack(small, NULL), 0);
+}
+
+static flow_result look_at_alternate_stack(void *now)
+{
+    REQUIRE_EQUAL(sigaltstack(NULL, now), 0);
+    return flow_ok(NULL);
+}
+
+CHILD(crash_on_a_small_stack)
+{
+    struct flow_spawn_options named = FLOW_SPAWN_INIT;
+    stack_t small, now;
+
+    named.name = "the-crashing-one";
+    take_small_stack(&small);
+    test_start_driven();
+    REQUIRE_EQUAL(flow_spawn(NULL, look_at_alternate_stack, &now), 0);
+    flow_drive(FLOW_FOREVER);
+    REQUIRE(now.ss_sp != small.ss_sp && now.ss_size >= 32 * 1024);
+    REQUIRE_EQUAL(sigaltstack(NULL, &now), 0);
+    REQUIRE(now.ss_sp == small.ss_sp && now.ss_size == small.ss_size);
+    REQUIRE_EQUAL(flow_spawn_with(NULL, &named, null_inside, (void *)16), 0);
+    flow_drive(FLOW_FOREVER);
+}
+
+JUDGED(a_small_alternate_stack_of_the_program_is_replaced_while_it_drives)
+{
+    static struct child_end end;
+
+    if (TEST_SANITIZED)
+        skip_case("a sanitizer has an alternate stack of its own");
+    child_run(&end, "crash_on_a_small_stack", "");
+    child_must_die(&end, SIGSEGV);
+    child_must_say(&end, "crash in coroutine");
+    child_must_say(&end, " null_inside+0x");
+    child_must_say(&end, " flow__call+0x");
+}
+
+/* ---- crashes ---- */
+
 CHILD(crash)
 {
     test_start();
@@ -433,6 +647,8 @@ CHILD(crash)
         run_named("the-crashing-one", 0, raise_inside, (void *)SIGSEGV);
     else if (!strcmp(arg, "bus"))
         run_named("the-crashing-one", 0, raise_inside, (void *)SIGBUS);
+    else if (!strcmp(arg, "name"))
+        run_named("a\nflowcoro: \x1b\x7f", 0, abort_inside, NULL);
 }
 
 JUDGED(a_crash_inside_a_coroutine_names_it)
@@ -450,6 +666,8 @@ JUDGED(a_crash_inside_a_coroutine_names_it)
     for (int i = 0; i < 4; i++) {
         child_run(&end, "crash", ways[i].how);
         child_must_die(&end, ways[i].signo);
+        if (TEST_SANITIZED && ways[i].signo != SIGABRT)
+            continue; /* a sanitizer's handler takes care of it */
         child_must_say(&end, "crash in coroutine");
         child_must_say(&end, "\"the-crashing-one\"");
         if (!TEST_SANITIZED) { /* which stand between, without frames that can be followed */
@@ -459,6 +677,15 @@ JUDGED(a_crash_inside_a_coroutine_names_it)
         if (strstr(end.text, "stack overflow in coroutine"))
             fail_msg("%s was no overflow: %s", ways[i].how, end.text);
     }
+}
+
+JUDGED(a_name_cannot_make_lines_of_a_report)
+{
+    static struct child_end end;
+
+    child_run(&end, "crash", "name");
+    child_must_die(&end, SIGABRT);
+    child_must_say(&end, " \"a?flowcoro: ??\", spawned at 0x");
 }
 
 static struct sigaction beneath;

@@ -38,7 +38,10 @@ struct flow_options {
     bool roam;            /* every task is FLOW_ROAM unless it says FLOW_PINNED */
     bool no_fork_stacks;  /* stacks do not exist in the child of a fork: quicker forks, but a
                            * coroutine itself must not fork */
-    bool no_fatal_report; /* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone */
+    bool no_fatal_report; /* leave the handlers of SIGSEGV, SIGBUS and SIGABRT alone. Otherwise crashes
+                           * in coroutines are reported on stderr; a handler that the program had
+                           * is called too, and faults other than overflows are reported only if
+                           * it leaves the signal with SIG_DFL */
     bool measure_stacks;  /* for flow_stack_used and stack_used_most: each stack is filled with a
                            * pattern before its task starts, so it takes its whole size in memory
                            * and a start costs microseconds */
