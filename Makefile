@@ -309,6 +309,10 @@ LIB_DIR     = $(DESTDIR)$(PREFIX)/lib
 GDB_DIR     = $(DESTDIR)$(PREFIX)/share/gdb/auto-load$(abspath $(PREFIX))/lib
 GDB_SCRIPT  = $(GDB_DIR)/$(notdir $(SHARED))-gdb.py
 
+# For who uses the library: a frame larger than a page must not step over a guard page. On aarch64 clang before 18
+# only warns of it, and gcc needs a second flag; see README.
+PC_CFLAGS_x86_64 := -fstack-clash-protection
+
 define FLOWCORO_PC
 prefix=$(PREFIX)
 includedir=$${prefix}/include
@@ -320,7 +324,7 @@ Version: $(VERSION)
 Requires.private: numa liburcu-memb
 Libs: -L$${libdir} -lflowcoro
 Libs.private: -pthread
-Cflags: -I$${includedir}
+Cflags: -I$${includedir} $(PC_CFLAGS_$(ARCH))
 endef
 export FLOWCORO_PC
 

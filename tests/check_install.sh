@@ -46,6 +46,11 @@ else
     echo "skip tests/consumer/consumer.cpp: no $CXX"
 fi
 
+if [ "$(uname -m)" = x86_64 ]; then
+    flowcoro --cflags >"$tmp/log" && grep -qw -e -fstack-clash-protection "$tmp/log"
+    verdict 'programs are compiled so that no frame steps over a guard page' $?
+fi
+
 run_make uninstall PREFIX="$prefix" && ! find "$prefix" ! -type d | grep . >>"$tmp/log" &&
     [ ! -e "$prefix/include/flowcoro" ]
 verdict 'uninstall leaves nothing' $?
