@@ -181,7 +181,8 @@ double bench_rival_figure(const struct bench_rival *result, const char *name);
 /* In two steps, to look at the process meanwhile. rival and work must live as long as it. */
 struct bench_rival_process {
     pid_t pid;
-    FILE *out;
+    int out;          /* what it writes comes here */
+    int64_t until_ns; /* it is ended then */
     const char *rival, *work;
 };
 
