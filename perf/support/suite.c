@@ -129,7 +129,7 @@ static bool run_in_child(const struct settings *s, size_t index, int workers, ui
 }
 
 /* Every run of every case, in turn. */
-static void run_all(const struct settings *s)
+static void run_all(const struct settings *s, struct machine_watch *watch)
 {
     bool *impossible = calloc(s->suite->n_cases * MAX_LISTED, sizeof *impossible);
 
@@ -142,10 +142,13 @@ static void run_all(const struct settings *s)
 
             if (!n || (s->only && !strstr(c->name, s->only)))
                 continue;
-            for (size_t w = 0; workers[w]; w++)
-                if (!impossible[i * MAX_LISTED + w])
-                    impossible[i * MAX_LISTED + w] =
-                        !run_in_child(s, i, workers[w] < 0 ? 0 : workers[w], n);
+            for (size_t w = 0; workers[w]; w++) {
+                if (impossible[i * MAX_LISTED + w])
+                    continue;
+                impossible[i * MAX_LISTED + w] =
+                    !run_in_child(s, i, workers[w] < 0 ? 0 : workers[w], n);
+                machine_watch_look(watch);
+            }
         }
     }
     free(impossible);
@@ -153,8 +156,7 @@ static void run_all(const struct settings *s)
 
 /* ---- output ---- */
 
-static void save(const struct settings *s, const struct machine_load *before,
-                 const struct machine_load *after)
+static void save(const struct settings *s, const struct machine_watch *watch)
 {
     FILE *out = strcmp(s->json, "-") ? fopen(s->json, "w") : stdout;
     char extra[96];
@@ -162,14 +164,13 @@ static void save(const struct settings *s, const struct machine_load *before,
     bench_check(out, "cannot write %s: %s", s->json, strerror(errno));
     snprintf(extra, sizeof extra, "\"runs\":%d,\"quick\":%s,\"pinned\":%s", s->runs,
              s->quick ? "true" : "false", s->unpinned ? "false" : "true");
-    machine_print_json(out, s->suite->name, extra, before, after);
+    machine_print_json(out, s->suite->name, extra, watch);
     rows_print_json(out, s->suite->name);
     if (out != stdout)
         bench_check(!fclose(out), "cannot write %s", s->json);
 }
 
-static void show(const struct settings *s, const struct machine_load *before,
-                 const struct machine_load *after)
+static void show(const struct settings *s, const struct machine_watch *watch)
 {
     double coverage = median_interval((size_t)s->runs, &(size_t){0});
 
@@ -177,7 +178,7 @@ static void show(const struct settings *s, const struct machine_load *before,
     printf("%d interleaved runs, each a process%s%s; intervals cover the median with %.1f %%\n",
            s->runs, s->quick ? ", quick" : "", s->unpinned ? ", workers not pinned" : "",
            100 * coverage);
-    machine_print(stdout, before, after);
+    machine_print(stdout, watch);
     rows_print_table(stdout);
 }
 
@@ -287,7 +288,7 @@ static bool take_option(struct settings *s, int option, uint64_t *runs)
 int bench_main(int argc, char **argv, const struct bench_suite *suite)
 {
     struct settings s = {.suite = suite, .workers = {1, 2, 0}};
-    struct machine_load before, after;
+    struct machine_watch watch;
     uint64_t runs = 0;
     int option;
 
@@ -303,13 +304,13 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite)
         usage(argv[0], 2);
     s.runs = runs ? (int)runs : s.quick && suite->runs > 2 ? 2 : suite->runs;
 
-    before = machine_load_now();
-    run_all(&s);
-    after = machine_load_now();
+    watch = machine_watch_begin();
+    run_all(&s, &watch);
+    machine_watch_end(&watch);
     if (!s.json || strcmp(s.json, "-"))
-        show(&s, &before, &after);
+        show(&s, &watch);
     if (s.json)
-        save(&s, &before, &after);
+        save(&s, &watch);
     fflush(stdout);
     rows_print_notes(stderr);
     return 0;
