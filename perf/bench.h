@@ -38,6 +38,7 @@ struct bench_case {
     uint64_t quick_n; /* n with --quick; 0 leaves the case out */
     bool fixed_n;     /* the case is about this n: --n may only leave it out, as too large */
     bool no_workers;  /* needs no runtime: run once and not for each number of workers */
+    const char *(*needs)(uint64_t n); /* what n must be, if this n is not so; else NULL; may be NULL */
     const int *workers; /* unless --workers is given, instead of 1 and 2; ends with 0 */
 };
 
