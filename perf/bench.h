@@ -60,7 +60,7 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite);
 /* One measured value; values with the same name, n and unit make a row. name is WORK/WHO: rows of
  * the same work, workers and n are compared. WHO begins with "flow" if it is us, and stands in
  * parentheses if it is a yardstick and no rival; without WHO it is us. Less is better, but for the
- * units "percent", "count" and "MiB", which are facts. */
+ * units "percent" and "count", which are facts. */
 void bench_value(const char *name, uint64_t n, const char *unit, double value);
 
 /* Something a reader of the figures should know; repeated ones are printed once. */

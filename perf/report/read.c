@@ -230,7 +230,7 @@ void find_contests(struct results *results)
 
 bool is_compared(const struct contest *c)
 {
-    static const char *const facts[] = {"percent", "count", "MiB"};
+    static const char *const facts[] = {"percent", "count"};
 
     if (!c->ours || !c->best)
         return false;
