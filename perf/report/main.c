@@ -68,8 +68,8 @@ static void print_head(FILE *out, const struct results *results)
     print_escaped(out, s->kernel);
     fprintf(out,
             "; commit %s, %s. Medians of interleaved runs, each a process of its own; in grey the "
-            "interval that holds the median with 95 %%, or, of less than six values, whose number stands "
-            "there then, all of them, which hold it less probably. Less is better everywhere. How each work is "
+            "interval that holds the median with 95 %%; of fewer than six values, whose number stands beside "
+            "it then, it is all of them, and holds it with less. Less is better everywhere. How each work is "
             "done, and by whom, is told at the top of its program in <code>perf/</code> and in "
             "<code>perf/rivals/</code>; the raw values lie beside this page.</p>\n",
             s->commit, s->ended);
@@ -77,7 +77,7 @@ static void print_head(FILE *out, const struct results *results)
 
 static void print_absent(FILE *out, const struct results *results)
 {
-    fprintf(out, "<p class=\"warning\">No figures of %zu programs:", results->n_absent);
+    fputs("<p class=\"warning\">There are no figures of:", out);
     for (size_t i = 0; i < results->n_absent; i++)
         fprintf(out, "%s %s (%s)", i ? "," : "", results->absent[i].bench,
                 results->absent[i].failed ? "FAILED" : "not run");
@@ -97,9 +97,9 @@ static void print_warnings(FILE *out, const struct results *results)
         print_absent(out, results);
     if (other)
         fprintf(out,
-                "<p class=\"warning\">%zu of %zu programs were measured at another commit than %s; see "
-                "the table of the environment.</p>\n",
-                other, results->n_sessions, results->sessions[0].commit);
+                "<p class=\"warning\">Measured at another commit than %s: %zu of %zu programs; see the "
+                "table of the environment.</p>\n",
+                results->sessions[0].commit, other, results->n_sessions);
     if (loud)
         fprintf(out,
                 "<p class=\"warning\">The machine was NOT QUIET during %zu of %zu programs; see the "
@@ -121,7 +121,7 @@ static void print_score(FILE *out, const struct results *results)
         fprintf(out, "%s <span class=\"%s\">%s in %zu</span>", i ? "," : "", outcome_names[i],
                 outcome_names[i], score.of[i]);
     fputs("</b>. First: our interval lies below those of all rivals. Behind: a rival's interval lies below "
-          "ours. Undecided: neither, as intervals meet or are of less than six values.</p>\n",
+          "ours. Undecided: neither, as intervals meet or are of fewer than six values.</p>\n",
           out);
 }
 

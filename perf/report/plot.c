@@ -28,6 +28,8 @@ const char *number_text(double value)
 
     if (isinf(size))
         snprintf(text, sizeof texts[0], "inf");
+    else if (size > 0 && size < 0.1)
+        snprintf(text, sizeof texts[0], "%.2g", value);
     else if (size >= 1e6)
         snprintf(text, sizeof texts[0], "%.3gM", value / 1e6);
     else
@@ -172,6 +174,17 @@ static void print_ratio(FILE *out, const struct contest *c, double y)
     end_mark(out, c->ours->workers);
 }
 
+static void print_ratios(FILE *out, const struct results *results, const struct contest *like,
+                         enum outcome outcome, double y)
+{
+    for (size_t i = 0; i < results->n_contests; i++) {
+        const struct contest *c = &results->contests[i];
+
+        if (is_compared(c) && same_work(c, like) && outcome_of(c) == outcome && !is_clipped(ratio_of(c)))
+            print_ratio(out, c, y);
+    }
+}
+
 /* An arrow at one end of a line for all contests beyond it, with their ratios. */
 static void print_clipped(FILE *out, const struct results *results, const struct contest *like, bool high,
                           double y)
@@ -244,12 +257,8 @@ void plot_ratios(FILE *out, const struct results *results)
         if (!begins_line(results, i))
             continue;
         print_text(out, RATIO_LABEL - 10, y + 11, "end", "", c->ours->work);
-        for (size_t j = i; j < results->n_contests; j++) {
-            const struct contest *other = &results->contests[j];
-
-            if (is_compared(other) && same_work(other, c) && !is_clipped(ratio_of(other)))
-                print_ratio(out, other, y + 7.5);
-        }
+        for (int outcome = FIRST; outcome < OUTCOMES; outcome++) /* so that no worse mark is covered */
+            print_ratios(out, results, c, outcome, y + 7.5);
         print_clipped(out, results, c, false, y + 7.5);
         print_clipped(out, results, c, true, y + 7.5);
         y += RATIO_LINE;
