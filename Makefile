@@ -95,7 +95,8 @@ EXAMPLE_SUPPORT := $(call obj,$(wildcard examples/support/*.c))
 STATIC   := $(BUILD)/libflowcoro.a
 SHARED   := $(BUILD)/libflowcoro.so.$(VERSION)
 EXAMPLES := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
-PERF     := $(patsubst %.c,$(BUILD)/%,$(wildcard perf/*.c))
+BENCHES  := $(patsubst perf/%.c,%,$(sort $(wildcard perf/*.c)))
+PERF     := $(addprefix $(BUILD)/perf/,$(BENCHES))
 REPORT   := $(BUILD)/perf/make_report
 RIVALS   := $(patsubst %/build,$(BUILD)/%,$(wildcard perf/rivals/*/build))
 TESTS    := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
@@ -164,15 +165,18 @@ $(TESTS) $(GUEST): $(BUILD)/%: $(BUILD)/obj/%.o $(SUPPORT) $(STATIC)
 	$(call say,LINK)
 	$(call link,$(call pkg,--libs cmocka,-lcmocka))
 
-rivals: $(RIVALS)
+RIVALS_FAILED = cat $(RIVALS:=.missing) 2>/dev/null | grep -q 'does not build'
 
-# What a rival lacks is reported, and the benchmarks leave it out.
+rivals: $(RIVALS)
+	@! $(RIVALS_FAILED)
+
+# What a rival lacks, or that it does not build, is reported, and the benchmarks leave it out.
 .SECONDEXPANSION:
 $(RIVALS): $(BUILD)/%: $$(wildcard %/* %/*/* perf/rivals/*.* perf/support/work.h)
 	$(call say,RIVAL)
-	$(Q)mkdir -p $(@D) && rm -f $@.missing && { lacks=$$($*/build $(abspath $@)); status=$$?; \
-		[ $$status != 77 ] || { echo "  missing $*: $$lacks" && echo "$$lacks" >$@.missing; status=0; }; \
-		exit $$status; }
+	$(Q)mkdir -p $(@D) && rm -f $@ $@.missing && { lacks=$$($*/build $(abspath $@)); status=$$?; \
+		[ $$status = 77 ] || lacks='it does not build'; \
+		[ $$status = 0 ] || { rm -f $@; echo "  missing $*: $$lacks"; echo "$$lacks" >$@.missing; }; }
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
@@ -257,8 +261,9 @@ run-check-numa: $(GUEST) $(BUILD)/examples/numa_map
 RESULTS  = $(BUILD)/perf/results
 COUNTERS = cycles,instructions,branch-misses,cache-misses
 
-perf: $(PERF) rivals
-	@mkdir -p $(RESULTS); \
+# A program that has come to its end has said so in the last line: perf stat gives 0 for one that a signal killed.
+perf: $(PERF) $(RIVALS)
+	@mkdir -p $(RESULTS); rm -f $(patsubst %,$(RESULTS)/%.*,$(notdir $(PERF))); \
 	if perf stat -e task-clock true >/dev/null 2>&1; then \
 		works=yes; \
 		absent=$$(perf stat -e $(COUNTERS) true 2>&1 | awk '/<not/ { print $$3 }' | paste -sd' '); \
@@ -266,12 +271,12 @@ perf: $(PERF) rivals
 	else \
 		works=; echo 'perf stat does not work here: no counters at all'; \
 	fi; \
-	failed=0; \
+	failed=0; ! $(RIVALS_FAILED) || failed=1; \
 	for program in $(PERF); do \
 		result=$(RESULTS)/$${program##*/}; echo "== $${program##*/}"; \
-		$${works:+perf stat -d -o $$result.stat} $$program --json $$result.jsonl $(PERF_ARGS) > $$result.txt 2>&1 || \
-			{ echo "FAILED $$program"; failed=1; }; \
+		$${works:+perf stat -d -o $$result.stat} $$program --json $$result.jsonl $(PERF_ARGS) > $$result.txt 2>&1; \
 		cat $$result.txt; \
+		tail -n 1 $$result.jsonl 2>/dev/null | grep -q '"complete":true' || { echo "FAILED $$program"; failed=1; }; \
 		[ -z "$$works" ] || grep -v 'not supported\|^#\|^ *$$' $$result.stat; \
 	done; \
 	echo "saved under $(RESULTS)"; exit $$failed
@@ -279,16 +284,19 @@ perf: $(PERF) rivals
 # The page of what `make perf` has measured; perf-report measures first. Results to keep: `make
 # perf-publish MACHINE=name` puts them and their page under perf/results/.
 perf-page: $(REPORT)
-	$(REPORT) $(RESULTS) $(BUILD)/perf
+	@rm -f $(BUILD)/perf/report.html $(BUILD)/perf/ratios.svg
+	$(REPORT) $(RESULTS) $(BUILD)/perf $(BENCHES)
 	@echo "written: $(BUILD)/perf/report.html"
 
-perf-report: $(REPORT)
+perf-report: $(PERF) $(REPORT)
 	@$(MAKE) --no-print-directory perf; status=$$?; \
-		$(MAKE) --no-print-directory perf-instructions perf-page && exit $$status
+		$(MAKE) --no-print-directory perf-instructions || status=$$?; \
+		$(MAKE) --no-print-directory perf-page && exit $$status
 
 perf-publish: perf-page
 	@[ -n '$(MACHINE)' ] || { echo 'MACHINE=name says which machine this is'; exit 2; }
 	mkdir -p perf/results/$(MACHINE)
+	rm -f perf/results/$(MACHINE)/*.jsonl
 	cp $(RESULTS)/*.jsonl $(BUILD)/perf/report.html $(BUILD)/perf/ratios.svg perf/results/$(MACHINE)
 
 # Instructions of the hot paths, counted by callgrind: the same on a busy machine. perf-compare counts

@@ -38,6 +38,7 @@ struct bench_case {
     uint64_t quick_n; /* n with --quick; 0 leaves the case out */
     bool fixed_n;     /* the case is about this n: --n may only leave it out, as too large */
     bool no_workers;  /* needs no runtime: run once and not for each number of workers */
+    const char *(*needs)(uint64_t n); /* what n must be, if this n is not so; else NULL; may be NULL */
     const int *workers; /* unless --workers is given, instead of 1 and 2; ends with 0 */
 };
 
@@ -59,7 +60,7 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite);
 /* One measured value; values with the same name, n and unit make a row. name is WORK/WHO: rows of
  * the same work, workers and n are compared. WHO begins with "flow" if it is us, and stands in
  * parentheses if it is a yardstick and no rival; without WHO it is us. Less is better, but for the
- * units "percent", "count" and "MiB", which are facts. */
+ * units "percent" and "count", which are facts. */
 void bench_value(const char *name, uint64_t n, const char *unit, double value);
 
 /* Something a reader of the figures should know; repeated ones are printed once. */
@@ -181,7 +182,8 @@ double bench_rival_figure(const struct bench_rival *result, const char *name);
 /* In two steps, to look at the process meanwhile. rival and work must live as long as it. */
 struct bench_rival_process {
     pid_t pid;
-    FILE *out;
+    int out;          /* what it writes comes here */
+    int64_t until_ns; /* it is ended then */
     const char *rival, *work;
 };
 

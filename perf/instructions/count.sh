@@ -13,7 +13,9 @@ BUILD=${BUILD:-build} CC=${CC:-gcc} LIBS=${LIBS:--lnuma -lurcu-memb -lurcu-commo
 work=$BUILD/perf/instructions
 baseline=perf/instructions/baseline
 N=20000
+saved=$BUILD/perf/results/instructions.jsonl
 mkdir -p "$work" "$BUILD/perf/results"
+[ "${1:-show}" != show ] || rm -f "$saved"
 
 command -v valgrind >/dev/null || { echo "no valgrind: no instructions are counted"; exit 0; }
 
@@ -51,7 +53,11 @@ compare() { # before after
 save() { # counts
     awk '{ printf "{\"bench\":\"instructions\",\"work\":\"%s\",\"who\":\"flow\",\"workers\":0,\"n\":1," \
         "\"unit\":\"instructions\",\"median\":%s,\"low\":%s,\"high\":%s,\"coverage\":1,\"values\":[%s]}\n", \
-        $1, $2, $2, $2, $2 }' "$1" >"$BUILD/perf/results/instructions.jsonl"
+        $1, $2, $2, $2, $2 }
+    END {
+        printf "{\"bench\":\"instructions\",\"note\":\"commit %s, %s\"}\n", commit, how
+        print "{\"bench\":\"instructions\",\"complete\":true}"
+    }' commit="$(git describe --always --dirty --abbrev=10)" how="$(describe)" "$1" >"$saved"
 }
 
 build . "$BUILD/libflowcoro.a" "$work/loops"
@@ -71,9 +77,8 @@ update)
     ;;
 compare)
     revision=$(git rev-parse --short "${2:?which revision?}") || exit 1
-    tree=$work/base
+    tree=$(cd "$work" && pwd -P)/base # git would take the end of a path for that of any worktree
     git worktree remove --force "$tree" 2>/dev/null
-    git worktree prune
     git worktree add --quiet --detach "$tree" "$revision" || exit 1
     trap 'git worktree remove --force "$tree"' EXIT
     env -u MAKEFLAGS -u MAKELEVEL make -s -C "$tree" BUILD=build CC="$CC" lib >/dev/null || exit 1

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writes the report from what `make perf` has left: all .jsonl files of one folder. Into another go
+ * Writes the report from what `make perf` has left: the .jsonl files of one folder. Into another go
  * report.html, one page that fetches nothing and has no script, and ratios.svg, the plot for a README.
- * Where we are not first comes before everything else. */
+ * Where we are behind comes before everything else. Gives 1 if a benchmark has failed. */
 #include "perf/report/report.h"
 
-#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,8 +41,8 @@ static void print_result(FILE *out, const struct row *r)
 {
     fprintf(out, "<td>");
     print_escaped(out, r->who);
-    fprintf(out, " <b>%s</b> <span class=\"interval\">%s - %s</span></td>", number_text(r->median),
-            number_text(r->low), number_text(r->high));
+    fprintf(out, " <b>%s</b> <span class=\"interval\">%s - %s%s</span></td>", number_text(r->median),
+            number_text(r->low), number_text(r->high), weak_text(r));
 }
 
 /* ---- the parts of the page ---- */
@@ -58,7 +57,7 @@ static void print_head(FILE *out, const struct results *results)
           "table{border-collapse:collapse;margin:8px 0 24px}\n"
           "td,th{border-bottom:1px solid #ddd;padding:3px 8px;text-align:left;vertical-align:top}\n"
           "td.number{text-align:right}\n.first{color:#2a7f3f;font-weight:bold}\n"
-          ".lost{color:#c0392b;font-weight:bold}\n.tie{color:#8a6d00;font-weight:bold}\n"
+          ".behind{color:#c0392b;font-weight:bold}\n.undecided{color:#8a6d00;font-weight:bold}\n"
           ".interval{color:#888;font-size:12px}\n"
           ".warning{background:#fdecea;border:1px solid #c0392b;padding:8px}\n"
           "h2{margin-top:36px}\n</style></head><body>\n<h1>libflowcoro measured</h1>\n",
@@ -69,20 +68,38 @@ static void print_head(FILE *out, const struct results *results)
     print_escaped(out, s->kernel);
     fprintf(out,
             "; commit %s, %s. Medians of interleaved runs, each a process of its own; in grey the "
-            "interval that holds the median with 95 %%. Less is better everywhere. How each work is "
+            "interval that holds the median with 95 %%; of fewer than six values, whose number stands beside "
+            "it then, it is all of them, and holds it with less. Less is better everywhere. How each work is "
             "done, and by whom, is told at the top of its program in <code>perf/</code> and in "
             "<code>perf/rivals/</code>; the raw values lie beside this page.</p>\n",
             s->commit, s->ended);
 }
 
+static void print_absent(FILE *out, const struct results *results)
+{
+    fputs("<p class=\"warning\">There are no figures of:", out);
+    for (size_t i = 0; i < results->n_absent; i++)
+        fprintf(out, "%s %s (%s)", i ? "," : "", results->absent[i].bench,
+                results->absent[i].failed ? "FAILED" : "not run");
+    fputs(".</p>\n", out);
+}
+
 static void print_warnings(FILE *out, const struct results *results)
 {
-    size_t loud = 0, quick = 0;
+    size_t loud = 0, quick = 0, other = 0;
 
     for (size_t i = 0; i < results->n_sessions; i++) {
         loud += !results->sessions[i].quiet;
         quick += results->sessions[i].quick;
+        other += strcmp(results->sessions[i].commit, results->sessions[0].commit) != 0;
     }
+    if (results->n_absent)
+        print_absent(out, results);
+    if (other)
+        fprintf(out,
+                "<p class=\"warning\">Measured at another commit than %s: %zu of %zu programs; see the "
+                "table of the environment.</p>\n",
+                results->sessions[0].commit, other, results->n_sessions);
     if (loud)
         fprintf(out,
                 "<p class=\"warning\">The machine was NOT QUIET during %zu of %zu programs; see the "
@@ -90,28 +107,22 @@ static void print_warnings(FILE *out, const struct results *results)
                 loud, results->n_sessions);
     if (quick)
         fprintf(out,
-                "<p class=\"warning\">A quick run: %zu of %zu programs made too few and too short "
-                "runs for intervals.</p>\n",
+                "<p class=\"warning\">A quick run: %zu of %zu programs did less work, in too short a time "
+                "for exact figures.</p>\n",
                 quick, results->n_sessions);
 }
 
 static void print_score(FILE *out, const struct results *results)
 {
-    size_t decided = 0, first = 0, ties = 0;
+    struct score score = score_of(results);
 
-    for (size_t i = 0; i < results->n_contests; i++) {
-        const struct contest *c = &results->contests[i];
-
-        if (!is_decided(c))
-            continue;
-        decided++;
-        first += ratio_of(c) <= 1;
-        ties += ratio_of(c) > 1 && is_tie(c);
-    }
-    fprintf(out,
-            "<p><b>%zu comparisons: first in %zu, not first in %zu</b> (in %zu of these the "
-            "intervals meet, so it is undecided).</p>\n",
-            decided, first, decided - first, ties);
+    fprintf(out, "<p><b>%zu comparisons:", score.all);
+    for (int i = 0; i < OUTCOMES; i++)
+        fprintf(out, "%s <span class=\"%s\">%s in %zu</span>", i ? "," : "", outcome_names[i],
+                outcome_names[i], score.of[i]);
+    fputs("</b>. First: our interval lies below those of all rivals. Behind: a rival's interval lies below "
+          "ours. Undecided: neither, as intervals meet or are of fewer than six values.</p>\n",
+          out);
 }
 
 static int by_ratio(const void *a, const void *b)
@@ -122,21 +133,23 @@ static int by_ratio(const void *a, const void *b)
     return (rx < ry) - (rx > ry);
 }
 
-static void print_losses(FILE *out, const struct results *results)
+/* The contests with this outcome, the worst first. */
+static void print_outcome(FILE *out, const struct results *results, enum outcome outcome)
 {
-    const struct contest **lost = calloc(results->n_contests + 1, sizeof *lost);
+    const struct contest **chosen = calloc(results->n_contests + 1, sizeof *chosen);
     size_t n = 0;
 
-    for (size_t i = 0; lost && i < results->n_contests; i++)
-        if (is_decided(&results->contests[i]) && ratio_of(&results->contests[i]) > 1)
-            lost[n++] = &results->contests[i];
+    for (size_t i = 0; chosen && i < results->n_contests; i++)
+        if (is_compared(&results->contests[i]) && outcome_of(&results->contests[i]) == outcome)
+            chosen[n++] = &results->contests[i];
     if (n)
-        qsort(lost, n, sizeof *lost, by_ratio);
-    fputs("<h2>Where we are not first</h2>\n<table><tr><th>program</th><th>work</th><th>workers</th>"
-          "<th>n</th><th>unit</th><th>we</th><th>the best</th><th>ratio</th></tr>\n",
-          out);
+        qsort(chosen, n, sizeof *chosen, by_ratio);
+    fprintf(out,
+            "<h2>Where we are %s: %zu</h2>\n<table><tr><th>program</th><th>work</th><th>workers</th>"
+            "<th>n</th><th>unit</th><th>we</th><th>the best</th><th>ratio</th></tr>\n",
+            outcome_names[outcome], n);
     for (size_t i = 0; i < n; i++) {
-        const struct contest *c = lost[i];
+        const struct contest *c = chosen[i];
 
         fputs("<tr>", out);
         cell(out, "", c->ours->bench);
@@ -146,11 +159,18 @@ static void print_losses(FILE *out, const struct results *results)
         cell(out, "", c->ours->unit);
         print_result(out, c->ours);
         print_result(out, c->best);
-        fprintf(out, "<td class=\"number %s\">%s%s</td></tr>\n", is_tie(c) ? "tie" : "lost",
-                number_text(ratio_of(c)), is_tie(c) ? " (intervals meet)" : "");
+        fprintf(out, "<td class=\"number %s\">%s</td></tr>\n", outcome_names[outcome],
+                number_text(ratio_of(c)));
     }
-    fputs("</table>\n<p>The reasons, and what was tried: <code>perf/NOTES.md</code>.</p>\n", out);
-    free(lost);
+    fputs("</table>\n", out);
+    free(chosen);
+}
+
+static void print_losses(FILE *out, const struct results *results)
+{
+    print_outcome(out, results, BEHIND);
+    fputs("<p>The reasons, and what was tried: <code>perf/NOTES.md</code>.</p>\n", out);
+    print_outcome(out, results, UNDECIDED);
 }
 
 static void print_contest(FILE *out, const struct contest *c)
@@ -162,14 +182,11 @@ static void print_contest(FILE *out, const struct contest *c)
     cell(out, "number", workers_text(r));
     fprintf(out, "<td class=\"number\">%llu</td>", (unsigned long long)r->n);
     cell(out, "", r->unit);
-    if (is_decided(c)) {
-        int place = place_of(c);
-        char text[32];
+    if (is_compared(c)) {
+        const char *outcome = outcome_names[outcome_of(c)];
 
-        snprintf(text, sizeof text, place == 1 ? "first" : is_tie(c) ? "place %d, tie" : "place %d",
-                 place);
         cell(out, "number", number_text(ratio_of(c)));
-        cell(out, place == 1 ? "first" : is_tie(c) ? "tie" : "lost", text);
+        cell(out, outcome, outcome);
     } else {
         fputs("<td></td><td></td>", out);
     }
@@ -185,7 +202,7 @@ static void print_benches(FILE *out, const struct results *results)
 
         fprintf(out,
                 "<h2>%s</h2>\n<table><tr><th>work</th><th>workers</th><th>n</th><th>unit</th>"
-                "<th>to the best rival</th><th>place</th><th></th></tr>\n",
+                "<th>to the best rival</th><th></th><th></th></tr>\n",
                 bench);
         for (size_t i = 0; i < results->n_contests; i++)
             if (!strcmp(results->contests[i].rows[0]->bench, bench))
@@ -219,21 +236,40 @@ static void print_growth(FILE *out, const struct results *results)
                 plot_growth(out, results, &results->contests[i], by_n);
 }
 
+/* What perf/instructions/count.sh has left. */
+static void print_instructions(FILE *out, const struct results *results)
+{
+    fputs("<h2>Instructions</h2>\n<p>Executed in one turn of each loop of "
+          "<code>perf/instructions/loops.c</code>, as callgrind counts them.</p>\n"
+          "<table><tr><th>loop</th><th>instructions</th></tr>\n",
+          out);
+    for (size_t i = 0; i < results->n_rows; i++) {
+        if (strcmp(results->rows[i].bench, "instructions"))
+            continue;
+        fputs("<tr>", out);
+        cell(out, "", results->rows[i].work);
+        cell(out, "number", number_text(results->rows[i].median));
+        fputs("</tr>\n", out);
+    }
+    fputs("</table>\n", out);
+}
+
 static void print_environment(FILE *out, const struct results *results)
 {
     fputs("<h2>Environment</h2>\n<table><tr><th>program</th><th>ended</th><th>seconds</th>"
           "<th>load before</th><th>after</th><th>CPU used by others</th><th>taken by the hypervisor"
-          "</th><th>quiet</th><th>workers</th><th>commit</th><th>compiler</th><th>governor</th></tr>\n",
+          "</th><th>both at worst</th><th>quiet</th><th>workers</th><th>commit</th><th>compiler</th>"
+          "<th>governor</th></tr>\n",
           out);
     for (size_t i = 0; i < results->n_sessions; i++) {
         const struct session *s = &results->sessions[i];
 
         fprintf(out,
                 "<tr><td>%s</td><td>%s</td><td>%.0f</td><td>%.2f</td><td>%.2f</td><td>%.1f %%</td>"
-                "<td>%.1f %%</td><td class=\"%s\">%s</td><td>%s</td><td>%s</td><td>%s</td>"
+                "<td>%.1f %%</td><td>%.1f %%</td><td class=\"%s\">%s</td><td>%s</td><td>%s</td><td>%s</td>"
                 "<td>%s</td></tr>\n",
                 s->bench, s->ended, s->seconds, s->load_before, s->load_after, s->foreign_percent,
-                s->stolen_percent, s->quiet ? "first" : "lost", s->quiet ? "yes" : "NO",
+                s->stolen_percent, s->worst_percent, s->quiet ? "first" : "behind", s->quiet ? "yes" : "NO",
                 s->pinned ? "pinned" : "not pinned", s->commit, s->compiler, s->governor);
     }
     fputs("</table>\n<h2>Notes of the programs</h2>\n<ul>\n", out);
@@ -272,27 +308,26 @@ static void finish(FILE *out, const char *name)
 int main(int argc, char **argv)
 {
     struct results results = {0};
-    char pattern[4096];
-    glob_t files;
+    int status = 0;
     FILE *out;
 
-    if (argc != 3) {
-        fputs("usage: make_report RESULTS OUT\n", stderr);
+    if (argc < 4) {
+        fputs("usage: make_report RESULTS OUT BENCHMARK...\n", stderr);
         return 2;
     }
-    snprintf(pattern, sizeof pattern, "%s/*.jsonl", argv[1]);
-    if (glob(pattern, 0, NULL, &files)) {
+    for (int i = 3; i < argc; i++)
+        read_results(&results, argv[1], argv[i]);
+    for (size_t i = 0; i < results.n_absent; i++) {
+        fprintf(stderr, "report: no figures of %s: it %s\n", results.absent[i].bench,
+                results.absent[i].failed ? "failed" : "was not run");
+        status |= results.absent[i].failed;
+    }
+    if (!results.n_sessions) {
         fprintf(stderr, "report: no results in %s; `make perf` makes them\n", argv[1]);
         return 1;
     }
-    for (size_t i = 0; i < files.gl_pathc; i++)
-        read_results(&results, files.gl_pathv[i]);
-    globfree(&files);
+    read_results(&results, argv[1], "instructions");
     find_contests(&results);
-    if (!results.n_sessions || !results.n_contests) {
-        fputs("report: the results are empty\n", stderr);
-        return 1;
-    }
 
     out = create(argv[2], "ratios.svg");
     plot_ratios(out, &results);
@@ -305,7 +340,8 @@ int main(int argc, char **argv)
     print_losses(out, &results);
     print_growth(out, &results);
     print_benches(out, &results);
+    print_instructions(out, &results);
     print_environment(out, &results);
     finish(out, "report.html");
-    return 0;
+    return status;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define GOOD    "#2a7f3f"
+#define UNSURE  "#d49a00"
 #define BAD     "#c0392b"
 #define OURS    "#1f5fa8"
 #define RIVAL   "#b5b5b5"
@@ -25,10 +26,22 @@ const char *number_text(double value)
     char *text = texts[next++ % 8];
     double size = fabs(value);
 
-    if (size >= 1e6)
+    if (isinf(size))
+        snprintf(text, sizeof texts[0], "inf");
+    else if (size > 0 && size < 0.1)
+        snprintf(text, sizeof texts[0], "%.2g", value);
+    else if (size >= 1e6)
         snprintf(text, sizeof texts[0], "%.3gM", value / 1e6);
     else
         snprintf(text, sizeof texts[0], "%.*f", size >= 100 ? 0 : size >= 10 ? 1 : 2, value);
+    return text;
+}
+
+const char *weak_text(const struct row *r)
+{
+    static char text[32];
+
+    snprintf(text, sizeof text, is_weak(r) ? " (%d value%s)" : "", r->values, r->values == 1 ? "" : "s");
     return text;
 }
 
@@ -56,7 +69,7 @@ static int by_median(const void *a, const void *b)
 
 void plot_bars(FILE *out, const struct contest *contest)
 {
-    enum { LABEL = 150, WIDTH = 210, NUMBER = 70, LINE = 14 };
+    enum { LABEL = 150, WIDTH = 210, NUMBER = 130, LINE = 14 };
     struct contest c = *contest;
     double most = 0;
 
@@ -69,62 +82,62 @@ void plot_bars(FILE *out, const struct contest *contest)
         const struct row *r = c.rows[i];
         double y = (double)i * LINE, scale = most > 0 ? WIDTH / most : 0;
         double high = r->high > most ? most : r->high;
+        char number[64];
 
         print_text(out, LABEL - 5, y + 11, "end", is_ours(r) ? "font-weight=\"bold\"" : "", r->who);
         fprintf(out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"9\" fill=\"%s\"/>\n", LABEL,
                 y + 3, r->median * scale, is_ours(r) ? OURS : is_rival(r) ? RIVAL : PALE);
-        print_line(out, LABEL + r->low * scale, y + 7.5, LABEL + high * scale, y + 7.5, "#000");
+        print_line(out, LABEL + r->low * scale, y + 7.5, LABEL + high * scale, y + 7.5,
+                   is_weak(r) ? RIVAL : "#000");
+        snprintf(number, sizeof number, "%s%s", number_text(r->median), weak_text(r));
         print_text(out, LABEL + r->median * scale + 5 > LABEL + high * scale + 5
                             ? LABEL + r->median * scale + 5
                             : LABEL + high * scale + 5,
-                   y + 11, "start", "", number_text(r->median));
+                   y + 11, "start", "", number);
     }
     fputs("</svg>\n", out);
 }
 
 /* ---- ratios ---- */
 
-/* Is this the contest that stands for its work and number of workers? Of several n, the one in which
- * most take part, and of these the largest n. */
-static bool stands_for_its_work(const struct results *results, const struct contest *c)
-{
-    for (size_t i = 0; i < results->n_contests; i++) {
-        const struct contest *o = &results->contests[i];
+enum { RATIO_LABEL = 230, RATIO_WIDTH = 460, RATIO_RIGHT = 90, RATIO_LINE = 15, RATIO_TOP = 74 };
 
-        if (o == c || !is_decided(o) || o->ours->workers != c->ours->workers ||
-            strcmp(o->ours->bench, c->ours->bench) || strcmp(o->ours->work, c->ours->work))
-            continue;
-        if (o->n_rows > c->n_rows || (o->n_rows == c->n_rows && o->ours->n > c->ours->n))
-            return false;
-    }
-    return true;
-}
+/* What lies outside is marked at the end of the axis, with its number. */
+#define RATIO_LEAST 0.01
+#define RATIO_MOST  10.0
 
-static bool is_shown(const struct results *results, const struct contest *c)
-{
-    return is_decided(c) && c->ours->workers <= 2 && !strstr(c->ours->work, "memory") &&
-           stands_for_its_work(results, c);
-}
+static const char *const outcome_colours[OUTCOMES] = {GOOD, UNSURE, BAD};
 
 static bool same_work(const struct contest *a, const struct contest *b)
 {
     return !strcmp(a->ours->bench, b->ours->bench) && !strcmp(a->ours->work, b->ours->work);
 }
 
-enum { RATIO_LABEL = 250, RATIO_WIDTH = 460, RATIO_LINE = 15, RATIO_TOP = 44 };
+/* All contests of a work are on the line of the first. */
+static bool begins_line(const struct results *results, size_t index)
+{
+    if (!is_compared(&results->contests[index]))
+        return false;
+    for (size_t i = 0; i < index; i++)
+        if (is_compared(&results->contests[i]) &&
+            same_work(&results->contests[i], &results->contests[index]))
+            return false;
+    return true;
+}
 
-/* From a hundredth of the best rival's time to four times as much. */
+static bool is_clipped(double ratio)
+{
+    return ratio < RATIO_LEAST || ratio > RATIO_MOST;
+}
+
 static double ratio_x(double ratio)
 {
-    double low = log(0.01), high = log(4);
-    double at = log(ratio < 0.01 ? 0.01 : ratio > 4 ? 4 : ratio);
-
-    return RATIO_LABEL + (at - low) / (high - low) * RATIO_WIDTH;
+    return RATIO_LABEL + log(ratio / RATIO_LEAST) / log(RATIO_MOST / RATIO_LEAST) * RATIO_WIDTH;
 }
 
 static void print_ratio_axis(FILE *out, double height)
 {
-    static const double ticks[] = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4};
+    static const double ticks[] = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10};
 
     for (size_t i = 0; i < sizeof ticks / sizeof *ticks; i++) {
         char text[16];
@@ -136,57 +149,118 @@ static void print_ratio_axis(FILE *out, double height)
     }
 }
 
+/* A ring for one worker or none, a dot for two, a square for more. */
+static void print_mark(FILE *out, double x, double y, int workers, const char *colour)
+{
+    if (workers > 2)
+        fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"7\" height=\"7\" fill=\"%s\">", x - 3.5,
+                y - 3.5, colour);
+    else
+        fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" stroke=\"%s\" fill=\"%s\">", x, y, colour,
+                workers == 2 ? colour : "#fff");
+}
+
+static void end_mark(FILE *out, int workers)
+{
+    fputs(workers > 2 ? "</rect>\n" : "</circle>\n", out);
+}
+
 static void print_ratio(FILE *out, const struct contest *c, double y)
 {
-    const char *colour = ratio_of(c) <= 1 ? GOOD : BAD;
+    print_mark(out, ratio_x(ratio_of(c)), y, c->ours->workers, outcome_colours[outcome_of(c)]);
+    fprintf(out, "<title>%d workers, n = %llu: %s %s; %s %s %s</title>", c->ours->workers,
+            (unsigned long long)c->ours->n, c->ours->who, number_text(c->ours->median), c->best->who,
+            number_text(c->best->median), c->ours->unit);
+    end_mark(out, c->ours->workers);
+}
 
-    fprintf(out,
-            "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" stroke=\"%s\" fill=\"%s\"><title>%s: %s; %s: "
-            "%s %s</title></circle>\n",
-            ratio_x(ratio_of(c)), y, colour, c->ours->workers == 2 ? colour : "#fff", c->ours->who,
-            number_text(c->ours->median), c->best->who, number_text(c->best->median),
-            c->ours->unit);
+static void print_ratios(FILE *out, const struct results *results, const struct contest *like,
+                         enum outcome outcome, double y)
+{
+    for (size_t i = 0; i < results->n_contests; i++) {
+        const struct contest *c = &results->contests[i];
+
+        if (is_compared(c) && same_work(c, like) && outcome_of(c) == outcome && !is_clipped(ratio_of(c)))
+            print_ratio(out, c, y);
+    }
+}
+
+/* An arrow at one end of a line for all contests beyond it, with their ratios. */
+static void print_clipped(FILE *out, const struct results *results, const struct contest *like, bool high,
+                          double y)
+{
+    double least = INFINITY, most = 0, x = high ? RATIO_LABEL + RATIO_WIDTH + 2 : RATIO_LABEL + 10;
+    enum outcome worst = FIRST;
+    char text[48];
+
+    for (size_t i = 0; i < results->n_contests; i++) {
+        const struct contest *c = &results->contests[i];
+
+        if (!is_compared(c) || !same_work(c, like) || !is_clipped(ratio_of(c)) ||
+            high != (ratio_of(c) > 1))
+            continue;
+        least = fmin(least, ratio_of(c));
+        most = fmax(most, ratio_of(c));
+        worst = outcome_of(c) > worst ? outcome_of(c) : worst;
+    }
+    if (most == 0)
+        return;
+    fprintf(out, "<path d=\"M%.1f %.1fl%d 5l%d 5z\" fill=\"%s\"/>\n", x, y - 5, high ? 9 : -9,
+            high ? -9 : 9, outcome_colours[worst]);
+    snprintf(text, sizeof text, least < most ? "%.3g - %.3g" : "%.3g", least, most);
+    print_text(out, x + (high ? 13 : 4), y + 4, "start", "", text);
+}
+
+static void print_ratio_head(FILE *out, const struct results *results)
+{
+    static const struct {
+        int workers;
+        double x;
+        const char *text;
+    } marks[] = {{1, 480, "1 worker or none"}, {2, 600, "2 workers"}, {3, 685, "more"}};
+    struct score score = score_of(results);
+    char text[80];
+
+    print_text(out, 8, 16, "start", "font-weight=\"bold\" font-size=\"13\"",
+               "Our time or memory over that of the best rival (less is better)");
+    snprintf(text, sizeof text, "%zu comparisons:", score.all);
+    print_text(out, 8, 36, "start", "", text);
+    for (int i = 0; i < OUTCOMES; i++) {
+        char colour[48];
+
+        snprintf(colour, sizeof colour, "font-weight=\"bold\" fill=\"%s\"", outcome_colours[i]);
+        snprintf(text, sizeof text, "%s in %zu", outcome_names[i], score.of[i]);
+        print_text(out, 120 + 110 * i, 36, "start", colour, text);
+    }
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        print_mark(out, marks[i].x, 32, marks[i].workers, "#000");
+        end_mark(out, marks[i].workers);
+        print_text(out, marks[i].x + 9, 36, "start", "", marks[i].text);
+    }
 }
 
 void plot_ratios(FILE *out, const struct results *results)
 {
-    size_t lines = 0;
-    double y = RATIO_TOP;
+    double height = RATIO_TOP, y = RATIO_TOP;
 
-    for (size_t i = 0; i < results->n_contests; i++) {
-        size_t j = 0;
-
-        if (!is_shown(results, &results->contests[i]))
-            continue;
-        while (j < i && !(is_shown(results, &results->contests[j]) &&
-                          same_work(&results->contests[j], &results->contests[i])))
-            j++;
-        lines += j == i;
-    }
+    for (size_t i = 0; i < results->n_contests; i++)
+        height += begins_line(results, i) ? RATIO_LINE : 0;
     fprintf(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" " FONT ">\n"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%.0f\" " FONT ">\n"
             "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
-            RATIO_LABEL + RATIO_WIDTH + 20, RATIO_TOP + (int)lines * RATIO_LINE + 10);
-    print_text(out, 8, 16, "start", "font-weight=\"bold\" font-size=\"13\"",
-               "Our time over that of the best rival (less is better)");
-    print_text(out, RATIO_LABEL + RATIO_WIDTH, 16, "end", "",
-               "ring: 1 worker or none; dot: 2 workers; red: we are not first");
-    print_ratio_axis(out, RATIO_TOP + (double)lines * RATIO_LINE);
+            RATIO_LABEL + RATIO_WIDTH + RATIO_RIGHT, height + 10);
+    print_ratio_head(out, results);
+    print_ratio_axis(out, height);
     for (size_t i = 0; i < results->n_contests; i++) {
         const struct contest *c = &results->contests[i];
-        size_t j = 0;
 
-        if (!is_shown(results, c))
+        if (!begins_line(results, i))
             continue;
-        while (j < i &&
-               !(is_shown(results, &results->contests[j]) && same_work(&results->contests[j], c)))
-            j++;
-        if (j < i)
-            continue; /* drawn with the first of its work */
         print_text(out, RATIO_LABEL - 10, y + 11, "end", "", c->ours->work);
-        for (j = i; j < results->n_contests; j++)
-            if (is_shown(results, &results->contests[j]) && same_work(&results->contests[j], c))
-                print_ratio(out, &results->contests[j], y + 7.5);
+        for (int outcome = FIRST; outcome < OUTCOMES; outcome++) /* so that no worse mark is covered */
+            print_ratios(out, results, c, outcome, y + 7.5);
+        print_clipped(out, results, c, false, y + 7.5);
+        print_clipped(out, results, c, true, y + 7.5);
         y += RATIO_LINE;
     }
     fputs("</svg>\n", out);

@@ -5,6 +5,7 @@
 #include "perf/report/report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,8 +77,9 @@ static void read_row(struct results *results, const char *line)
     r->median = read_number(line, "median");
     r->low = read_number(line, "low");
     r->high = read_number(line, "high");
-    for (r->runs = 1; at && *at && *at != ']'; at++)
-        r->runs += *at == ',';
+    r->coverage = read_number(line, "coverage");
+    for (r->values = 1; at && *at && *at != ']'; at++)
+        r->values += *at == ',';
 }
 
 static void read_session(struct results *results, const char *line)
@@ -100,6 +102,7 @@ static void read_session(struct results *results, const char *line)
     s->load_after = read_number(line, "load_after");
     s->foreign_percent = read_number(line, "foreign_percent");
     s->stolen_percent = read_number(line, "stolen_percent");
+    s->worst_percent = read_number(line, "worst_percent");
     s->quiet = read_bool(line, "quiet");
     s->quick = read_bool(line, "quick");
     s->pinned = read_bool(line, "pinned");
@@ -118,14 +121,25 @@ static void read_note(struct results *results, const char *line)
     results->notes[results->n_notes++] = n;
 }
 
-void read_results(struct results *results, const char *path)
+static void add_absent(struct results *results, const char *bench, bool failed)
+{
+    results->absent = grown(results->absent, results->n_absent, sizeof *results->absent);
+    results->absent[results->n_absent++] = (struct absent){bench, failed};
+}
+
+void read_results(struct results *results, const char *folder, const char *bench)
 {
     static char line[1 << 16];
-    FILE *file = fopen(path, "r");
+    struct results before = *results;
+    char path[4096];
+    bool complete = false;
+    FILE *file;
 
+    snprintf(path, sizeof path, "%s/%s.jsonl", folder, bench);
+    file = fopen(path, "r");
     if (!file) {
-        perror(path);
-        exit(1);
+        add_absent(results, bench, false);
+        return;
     }
     while (fgets(line, sizeof line, file)) {
         if (value_of(line, "median"))
@@ -134,8 +148,15 @@ void read_results(struct results *results, const char *path)
             read_note(results, line);
         else if (value_of(line, "cpu"))
             read_session(results, line);
+        complete = read_bool(line, "complete");
     }
     fclose(file);
+    if (complete)
+        return;
+    results->n_rows = before.n_rows;
+    results->n_sessions = before.n_sessions;
+    results->n_notes = before.n_notes;
+    add_absent(results, bench, true);
 }
 
 /* ---- contests ---- */
@@ -207,9 +228,9 @@ void find_contests(struct results *results)
     }
 }
 
-bool is_decided(const struct contest *c)
+bool is_compared(const struct contest *c)
 {
-    static const char *const facts[] = {"percent", "count", "MiB"};
+    static const char *const facts[] = {"percent", "count"};
 
     if (!c->ours || !c->best)
         return false;
@@ -222,20 +243,47 @@ bool is_decided(const struct contest *c)
 double ratio_of(const struct contest *c)
 {
     if (c->best->median <= 0)
-        return c->ours->median <= 0 ? 1 : 99;
+        return c->ours->median <= 0 ? 1 : INFINITY;
     return c->ours->median / c->best->median;
 }
 
-bool is_tie(const struct contest *c)
+bool is_weak(const struct row *row)
 {
-    return c->ours->low <= c->best->high && c->best->low <= c->ours->high;
+    return row->coverage < 0.95;
 }
 
-int place_of(const struct contest *c)
+/* Surely the quicker. */
+static bool is_below(const struct row *a, const struct row *b)
 {
-    int place = 1;
+    return !is_weak(a) && !is_weak(b) && a->high < b->low;
+}
 
-    for (size_t i = 0; i < c->n_rows; i++)
-        place += is_rival(c->rows[i]) && c->rows[i]->median < c->ours->median;
-    return place;
+enum outcome outcome_of(const struct contest *c)
+{
+    enum outcome outcome = FIRST;
+
+    for (size_t i = 0; i < c->n_rows; i++) {
+        if (!is_rival(c->rows[i]))
+            continue;
+        if (is_below(c->rows[i], c->ours))
+            return BEHIND;
+        if (!is_below(c->ours, c->rows[i]))
+            outcome = UNDECIDED;
+    }
+    return outcome;
+}
+
+const char *const outcome_names[OUTCOMES] = {"first", "undecided", "behind"};
+
+struct score score_of(const struct results *results)
+{
+    struct score score = {0};
+
+    for (size_t i = 0; i < results->n_contests; i++) {
+        if (!is_compared(&results->contests[i]))
+            continue;
+        score.all++;
+        score.of[outcome_of(&results->contests[i])]++;
+    }
+    return score;
 }

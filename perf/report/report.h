@@ -14,19 +14,26 @@ struct row {
     char bench[32], work[96], who[64], unit[24];
     int workers;
     uint64_t n;
-    double median, low, high;
-    int runs;
+    double median, low, high, coverage;
+    int values;
 };
 
 /* One benchmark's run. */
 struct session {
     char bench[32], cpu[128], governor[64], kernel[208], compiler[64], commit[64], ended[32];
-    double cpus, memory_mib, seconds, load_before, load_after, foreign_percent, stolen_percent;
+    double cpus, memory_mib, seconds, load_before, load_after, foreign_percent, stolen_percent,
+        worst_percent;
     bool quiet, quick, pinned;
 };
 
 struct note {
     char bench[32], text[300];
+};
+
+/* A benchmark that the page has no figures of. */
+struct absent {
+    const char *bench;
+    bool failed; /* or it was not run */
 };
 
 /* Rows with the same bench, work, workers, n and unit: these are compared. */
@@ -44,12 +51,14 @@ struct results {
     size_t n_sessions;
     struct note *notes;
     size_t n_notes;
+    struct absent *absent;
+    size_t n_absent;
     struct contest *contests; /* in the order of coming */
     size_t n_contests;
 };
 
-/* Adds a file's lines. */
-void read_results(struct results *results, const char *path);
+/* Adds what a benchmark has left in its file, if it came to its end. */
+void read_results(struct results *results, const char *folder, const char *bench);
 
 /* Fills in the contests. */
 void find_contests(struct results *results);
@@ -57,21 +66,39 @@ void find_contests(struct results *results);
 bool is_ours(const struct row *row);
 bool is_rival(const struct row *row); /* neither we nor a yardstick */
 
-/* Both have medians, and less is better. */
-bool is_decided(const struct contest *contest);
-double ratio_of(const struct contest *contest);   /* our median over the best rival's */
-bool is_tie(const struct contest *contest);       /* their intervals meet */
-int place_of(const struct contest *contest);      /* 1: nobody's median is lower */
+/* We and a rival have medians, and less is better. */
+bool is_compared(const struct contest *contest);
+double ratio_of(const struct contest *contest); /* our median over the best rival's */
+
+/* Does its interval hold the median with less than 95 %? That is so below six values. */
+bool is_weak(const struct row *row);
+
+/* First: our interval lies below those of all rivals. Behind: some rival's lies below ours. Undecided:
+ * neither. The intervals of weak rows decide nothing. */
+enum outcome { FIRST, UNDECIDED, BEHIND, OUTCOMES };
+
+enum outcome outcome_of(const struct contest *contest);
+
+/* The same name in the score, the tables' cells and classes, and the plots. */
+extern const char *const outcome_names[OUTCOMES];
+
+/* Of all compared contests, by outcome. */
+struct score {
+    size_t all, of[OUTCOMES];
+};
+
+struct score score_of(const struct results *results);
 
 void print_escaped(FILE *out, const char *text);
 const char *number_text(double value); /* three digits or so; good until the eighth call after */
+const char *weak_text(const struct row *row); /* " (2 values)", or "" if it is not weak; until the next call */
 
 /* ---- plots: each writes one <svg> ---- */
 
 /* A contest's rows as bars with intervals. */
 void plot_bars(FILE *out, const struct contest *contest);
 
-/* For each work the ratio to the best rival, a dot for each number of workers, over a logarithmic axis. */
+/* A line for each work with the ratios to the best rival of all its contests, over a logarithmic axis. */
 void plot_ratios(FILE *out, const struct results *results);
 
 /* A work's rows over n (by_n) or over workers, a line for each of who. */

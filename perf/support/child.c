@@ -6,6 +6,7 @@
 #include "perf/bench.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@ int bench_child_main(const struct bench_suite *suite, const char *run_text)
     run.quick = quick;
     run.unpinned = unpinned;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    alarm(CHILD_SECONDS);
+    alarm(RUN_SECONDS);
     unsetenv("FLOW_WORKERS"); /* has the last word in flow_start; --workers must have it here */
     channel_to_parent = fdopen(CHANNEL, "w");
     bench_check(channel_to_parent, "--child is not for users");
@@ -43,6 +44,7 @@ int bench_child_main(const struct bench_suite *suite, const char *run_text)
 
 void bench_value(const char *name, uint64_t n, const char *unit, double value)
 {
+    bench_check(isfinite(value), "%s: %g is no result", name, value);
     fprintf(channel_to_parent, "%s\t%" PRIu64 "\t%s\t%.17g\n", name, n, unit, value);
 }
 

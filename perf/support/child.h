@@ -8,7 +8,7 @@
 
 #define CHANNEL       3   /* the child's end of the pipe */
 #define SKIPPED       77  /* the child's exit status; a rival's too */
-#define CHILD_SECONDS 300 /* a run that takes longer hangs */
+#define RUN_SECONDS 120 /* a run that takes longer hangs, ours or a rival's */
 
 /* One run: the whole of the child's main(). */
 int bench_child_main(const struct bench_suite *suite, const char *run_text);

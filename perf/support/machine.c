@@ -16,8 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/* /proc/stat counts in ticks of 10 ms, so a trace of foreign time is always seen. */
-enum { QUIET_FOREIGN_PERCENT = 4, QUIET_STOLEN_PERCENT = 1 };
+/* /proc/stat counts in ticks of 10 ms, so a trace of foreign time is always seen, and more of it in
+ * a short stretch. */
+enum {
+    QUIET_FOREIGN_PERCENT = 4,
+    QUIET_STOLEN_PERCENT = 1,
+    QUIET_WORST_PERCENT = 15,
+    STRETCH_SECONDS = 10
+};
 
 static double seconds_of(struct timeval t)
 {
@@ -32,7 +38,7 @@ static double own_seconds(int whose)
     return seconds_of(u.ru_utime) + seconds_of(u.ru_stime);
 }
 
-struct machine_load machine_load_now(void)
+static struct machine_load load_now(void)
 {
     uint64_t user = 0, nice = 0, system = 0, idle, wait, irq = 0, soft = 0, stolen = 0;
     double tick = 1.0 / (double)sysconf(_SC_CLK_TCK);
@@ -55,18 +61,61 @@ struct machine_load machine_load_now(void)
     return load;
 }
 
-struct machine_quiet machine_judge(const struct machine_load *before,
-                                   const struct machine_load *after)
+struct quiet {
+    double seconds;
+    double foreign_percent; /* of one CPU, used by others than us */
+    double stolen_percent;
+};
+
+static struct quiet judge(const struct machine_load *before, const struct machine_load *after)
 {
-    struct machine_quiet q = {.seconds = after->clock_seconds - before->clock_seconds};
+    struct quiet q = {.seconds = after->clock_seconds - before->clock_seconds};
     double busy = after->busy_seconds - before->busy_seconds;
     double own = after->own_seconds - before->own_seconds;
 
     q.foreign_percent = busy > own ? 100 * (busy - own) / q.seconds : 0;
     q.stolen_percent = 100 * (after->stolen_seconds - before->stolen_seconds) / q.seconds;
-    q.quiet =
-        q.foreign_percent < QUIET_FOREIGN_PERCENT && q.stolen_percent < QUIET_STOLEN_PERCENT;
     return q;
+}
+
+static bool is_quiet(const struct machine_watch *w)
+{
+    struct quiet q = judge(&w->begin, &w->end);
+
+    return q.foreign_percent < QUIET_FOREIGN_PERCENT && q.stolen_percent < QUIET_STOLEN_PERCENT &&
+           w->worst_percent < QUIET_WORST_PERCENT;
+}
+
+struct machine_watch machine_watch_begin(void)
+{
+    struct machine_load now = load_now();
+
+    return (struct machine_watch){.begin = now, .stretch = now};
+}
+
+static void end_stretch(struct machine_watch *w, const struct machine_load *now)
+{
+    struct quiet q = judge(&w->stretch, now);
+
+    if (q.foreign_percent + q.stolen_percent > w->worst_percent)
+        w->worst_percent = q.foreign_percent + q.stolen_percent;
+    w->stretch = *now;
+}
+
+void machine_watch_look(struct machine_watch *w)
+{
+    struct machine_load now = load_now();
+
+    if (now.clock_seconds - w->stretch.clock_seconds >= STRETCH_SECONDS)
+        end_stretch(w, &now);
+}
+
+/* The rest is too short to be judged alone, unless it is all there is. */
+void machine_watch_end(struct machine_watch *w)
+{
+    w->end = load_now();
+    if (w->stretch.clock_seconds == w->begin.clock_seconds)
+        end_stretch(w, &w->end);
 }
 
 /* The first line of a command's or a file's output; "" if there is none. */
@@ -144,24 +193,25 @@ static struct facts facts(void)
 #define COMPILER "gcc " __VERSION__
 #endif
 
-void machine_print(FILE *out, const struct machine_load *before, const struct machine_load *after)
+void machine_print(FILE *out, const struct machine_watch *watch)
 {
-    struct machine_quiet q = machine_judge(before, after);
+    struct quiet q = judge(&watch->begin, &watch->end);
     struct facts f = facts();
 
     fprintf(out, "%s, %ld CPUs, governor %s; %s; %s; commit %s\n", f.cpu, f.cpus, f.governor,
             f.kernel, COMPILER, f.commit[0] ? f.commit : "unknown");
     fprintf(out,
             "load average %.2f before, %.2f after; others used %.1f %% of a CPU, the hypervisor "
-            "took %.1f %%: %s\n\n",
-            before->load_average, after->load_average, q.foreign_percent, q.stolen_percent,
-            q.quiet ? "quiet" : "NOT QUIET, do not trust these figures");
+            "took %.1f %%, both at worst %.1f %% (of %d s): %s\n\n",
+            watch->begin.load_average, watch->end.load_average, q.foreign_percent, q.stolen_percent,
+            watch->worst_percent, STRETCH_SECONDS,
+            is_quiet(watch) ? "quiet" : "NOT QUIET, do not trust these figures");
 }
 
 void machine_print_json(FILE *out, const char *bench, const char *extra,
-                        const struct machine_load *before, const struct machine_load *after)
+                        const struct machine_watch *watch)
 {
-    struct machine_quiet q = machine_judge(before, after);
+    struct quiet q = judge(&watch->begin, &watch->end);
     struct facts f = facts();
 
     fprintf(out, "{\"bench\":\"%s\",\"cpu\":", bench);
@@ -176,7 +226,8 @@ void machine_print_json(FILE *out, const char *bench, const char *extra,
     json_string(out, f.commit);
     fprintf(out,
             ",\"ended\":\"%s\",\"seconds\":%.1f,\"load_before\":%.2f,\"load_after\":%.2f,"
-            "\"foreign_percent\":%.2f,\"stolen_percent\":%.2f,\"quiet\":%s%s%s}\n",
-            f.when, q.seconds, before->load_average, after->load_average, q.foreign_percent,
-            q.stolen_percent, q.quiet ? "true" : "false", extra[0] ? "," : "", extra);
+            "\"foreign_percent\":%.2f,\"stolen_percent\":%.2f,\"worst_percent\":%.2f,\"quiet\":%s%s%s}\n",
+            f.when, q.seconds, watch->begin.load_average, watch->end.load_average, q.foreign_percent,
+            q.stolen_percent, watch->worst_percent, is_quiet(watch) ? "true" : "false",
+            extra[0] ? "," : "", extra);
 }

@@ -15,23 +15,21 @@ struct machine_load {
     double clock_seconds;
 };
 
-struct machine_load machine_load_now(void);
-
-struct machine_quiet {
-    double seconds;
-    double foreign_percent; /* of one CPU, used by others than us */
-    double stolen_percent;
-    bool quiet; /* neither is more than a trace */
+/* What the machine did from the beginning to the end, in stretches of some seconds. */
+struct machine_watch {
+    struct machine_load begin, stretch, end;
+    double worst_percent; /* of one CPU, used by others than us or taken by the hypervisor, in the worst stretch */
 };
 
-struct machine_quiet machine_judge(const struct machine_load *before,
-                                   const struct machine_load *after);
+struct machine_watch machine_watch_begin(void);
+void machine_watch_look(struct machine_watch *watch); /* often, when no child runs */
+void machine_watch_end(struct machine_watch *watch);
 
 /* For a table. */
-void machine_print(FILE *out, const struct machine_load *before, const struct machine_load *after);
+void machine_print(FILE *out, const struct machine_watch *watch);
 
 /* One line of JSON; extra: further members, such as "\"quick\":true", or "". */
 void machine_print_json(FILE *out, const char *bench, const char *extra,
-                        const struct machine_load *before, const struct machine_load *after);
+                        const struct machine_watch *watch);
 
 #endif

@@ -9,17 +9,13 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define RIVAL_SECONDS 20
-
-extern char **environ;
 
 /* Ends the run with what `make rivals` has found to be missing. */
 static _Noreturn void rival_is_missing(const char *path, const char *rival)
@@ -49,19 +45,18 @@ static void find_rival(char *path, size_t bytes, const char *rival)
         rival_is_missing(path, rival);
 }
 
-/* Runs the program with its output into the pipe; returns its process. */
+/* Runs the program with its output into the pipe; returns its process, which ends with ours. */
 static pid_t start_program(char **argv, int out)
 {
-    posix_spawn_file_actions_t actions;
-    pid_t child;
-    int r;
+    pid_t parent = getpid(), child = fork();
 
-    bench_check(!posix_spawn_file_actions_init(&actions), "no memory");
-    bench_check(!posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO), "no memory");
-    r = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
-    bench_check(!r, "cannot execute %s: %s", argv[0], strerror(r));
-    posix_spawn_file_actions_destroy(&actions);
-    return child;
+    bench_check(child >= 0, "fork: %s", strerror(errno));
+    if (child)
+        return child;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == parent && dup2(out, STDOUT_FILENO) >= 0)
+        execv(argv[0], argv);
+    _exit(126);
 }
 
 struct bench_rival_process bench_rival_start(const struct bench_run *run, const char *rival,
@@ -76,57 +71,82 @@ struct bench_rival_process bench_rival_start(const struct bench_run *run, const 
     snprintf(workers, sizeof workers, "%d", run->workers);
     snprintf(number, sizeof number, "%" PRIu64, n);
     bench_check(!pipe2(pipe_ends, O_CLOEXEC), "pipe: %s", strerror(errno));
+    alarm(2 * RUN_SECONDS); /* the rival's limit is kept by us, and leaves time to check its result */
+    p.until_ns = bench_now() + FLOW_S(RUN_SECONDS);
     p.pid = start_program(argv, pipe_ends[1]);
     close(pipe_ends[1]);
-    p.out = fdopen(pipe_ends[0], "r");
-    bench_check(p.out, "no memory");
+    p.out = pipe_ends[0];
     return p;
 }
 
-static void read_result(struct bench_rival *result, const struct bench_rival_process *p, bool *got)
+/* Waited for, so that its processor time is known to be ours. */
+static int end_program(const struct bench_rival_process *p, struct rusage *usage)
 {
-    char line[256];
+    int status;
 
-    while (fgets(line, sizeof line, p->out)) {
+    close(p->out);
+    while (wait4(p->pid, &status, 0, usage) < 0)
+        bench_check(errno == EINTR, "wait4: %s", strerror(errno));
+    return status;
+}
+
+/* All that the rival writes, until it closes its output. Some queues take minutes when a thread is
+ * interrupted in the wrong place. */
+static void read_output(const struct bench_rival_process *p, char *text, size_t bytes)
+{
+    struct pollfd out = {.fd = p->out, .events = POLLIN};
+    struct rusage usage;
+    size_t used = 0;
+
+    for (;;) {
+        int64_t left_ms = (p->until_ns - bench_now()) / 1000000;
+        int r = poll(&out, 1, left_ms > 0 ? (int)left_ms : 0);
+        ssize_t got;
+
+        if (r == 0) {
+            kill(p->pid, SIGKILL);
+            end_program(p, &usage);
+            bench_skip("%s took more than %d seconds", p->rival, RUN_SECONDS);
+        }
+        got = r < 0 ? -1 : read(p->out, text + used, bytes - 1 - used);
+        bench_check(got >= 0 || errno == EINTR, "read: %s", strerror(errno));
+        if (got == 0)
+            break;
+        used += got > 0 ? (size_t)got : 0;
+    }
+    text[used] = '\0';
+}
+
+static bool read_result(struct bench_rival *result, const struct bench_rival_process *p, char *text)
+{
+    bool got = false;
+    char *rest;
+
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         struct bench_figure *f = &result->figures[result->n_figures];
 
-        line[strcspn(line, "\n")] = '\0';
         if (line[0] == '#')
             bench_note("rival %s: %s", p->rival, line + 2);
-        else if (!*got)
-            *got = sscanf(line, "%" SCNu64 " %lf", &result->checksum, &result->seconds) == 2;
+        else if (!got)
+            got = sscanf(line, "%" SCNu64 " %lf", &result->checksum, &result->seconds) == 2;
         else if (result->n_figures < BENCH_COUNT(result->figures) &&
                  sscanf(line, "%23s %lf", f->name, &f->value) == 2)
             result->n_figures++;
     }
-}
-
-/* Some queues take minutes when a thread is interrupted in the wrong place. */
-static void wait_for_output(const struct bench_rival_process *p)
-{
-    struct pollfd out = {.fd = fileno(p->out), .events = POLLIN};
-    int r;
-
-    while ((r = poll(&out, 1, RIVAL_SECONDS * 1000)) < 0)
-        bench_check(errno == EINTR, "poll: %s", strerror(errno));
-    if (r > 0)
-        return;
-    kill(p->pid, SIGKILL);
-    bench_skip("%s took more than %d seconds", p->rival, RIVAL_SECONDS);
+    return got;
 }
 
 struct bench_rival bench_rival_end(struct bench_rival_process *p)
 {
     struct bench_rival result = {0};
     struct rusage usage;
-    bool got = false;
+    char text[4096];
+    bool got;
     int status;
 
-    wait_for_output(p);
-    read_result(&result, p, &got);
-    fclose(p->out);
-    while (wait4(p->pid, &status, 0, &usage) < 0)
-        bench_check(errno == EINTR, "wait4: %s", strerror(errno));
+    read_output(p, text, sizeof text);
+    got = read_result(&result, p, text);
+    status = end_program(p, &usage);
     if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
         bench_skip("%s cannot do this", p->rival);
     bench_check(WIFEXITED(status) && !WEXITSTATUS(status) && got, "%s %s: wait status %#x%s",

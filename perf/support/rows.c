@@ -5,6 +5,7 @@
 #include "perf/bench.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,17 +73,18 @@ void rows_note(const char *text)
 
 /* ---- medians ---- */
 
-double median_interval(size_t n, size_t *rank)
+/* The interval of n sorted values from the rank-th smallest (from 1) to the rank-th largest covers
+ * the median of what they were drawn from with the probability that is returned: the closest one
+ * that has 95 %, or, below six values, all of them, which have less. */
+static double median_interval(size_t n, size_t *rank)
 {
-    double below = 1, chosen; /* below: how probable fewer than k of n values below the median are */
+    double log_choices = -(double)n * log(2); /* a logarithm, as 0.5^n is 0 from 1,075 on */
+    double below = exp(log_choices); /* how probable fewer than rank of n values below the median are */
+    double chosen = below;
 
-    for (size_t i = 0; i < n; i++)
-        below /= 2;
-    chosen = below;
-    *rank = 1;
-    for (double choices = below; *rank < n / 2; (*rank)++) {
-        choices = choices * (double)(n - *rank + 1) / (double)*rank;
-        below += choices;
+    for (*rank = 1; *rank < n / 2; (*rank)++) {
+        log_choices += log((double)(n - *rank + 1) / (double)*rank);
+        below += exp(log_choices);
         if (2 * below > 0.05)
             break;
         chosen = below;
@@ -129,8 +131,8 @@ void rows_print_table(FILE *out)
 {
     char median[32], range[72], low[32], high[32], workers[16];
 
-    fprintf(out, "%-44s %7s %9s %-10s %9s  %s\n", "work/who", "workers", "n", "unit", "median",
-            "interval");
+    fprintf(out, "%-44s %7s %9s %-10s %9s  %-19s %s\n", "work/who", "workers", "n", "unit", "median",
+            "interval", "covers");
     for (size_t i = 0; i < collected.n_rows; i++) {
         struct row *r = &collected.rows[i];
         struct summary s = summary_of(r);
@@ -138,8 +140,8 @@ void rows_print_table(FILE *out)
         snprintf(workers, sizeof workers, r->workers ? "%d" : "-", r->workers);
         snprintf(range, sizeof range, "%s - %s", short_number(low, sizeof low, s.low),
                  short_number(high, sizeof high, s.high));
-        fprintf(out, "%-44s %7s %9" PRIu64 " %-10s %9s  %s\n", r->name, workers, r->n, r->unit,
-                short_number(median, sizeof median, s.median), range);
+        fprintf(out, "%-44s %7s %9" PRIu64 " %-10s %9s  %-19s %5.1f %%\n", r->name, workers, r->n,
+                r->unit, short_number(median, sizeof median, s.median), range, 100 * s.coverage);
     }
     fputc('\n', out);
 }
@@ -180,6 +182,7 @@ void rows_print_json(FILE *out, const char *bench)
         json_string(out, collected.notes[i]);
         fputs("}\n", out);
     }
+    fprintf(out, "{\"bench\":\"%s\",\"complete\":true}\n", bench);
 }
 
 void rows_print_notes(FILE *out)

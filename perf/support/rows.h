@@ -13,15 +13,11 @@ void rows_add(const char *name, int workers, uint64_t n, const char *unit, doubl
 void rows_note(const char *text); /* repeated ones are kept once */
 
 void rows_print_table(FILE *out);
+/* The last line says that all is there. */
 void rows_print_json(FILE *out, const char *bench);
 void rows_print_notes(FILE *out);
 
 /* A string for JSON, in quotes. */
 void json_string(FILE *out, const char *text);
-
-/* The interval of n sorted values from the rank-th smallest (from 1) to the rank-th largest covers
- * the median of what they were drawn from with the probability that is returned: the closest one
- * that has 95 %, or, below six values, all of them, which have less. */
-double median_interval(size_t n, size_t *rank);
 
 #endif

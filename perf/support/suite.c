@@ -128,8 +128,37 @@ static bool run_in_child(const struct settings *s, size_t index, int workers, ui
     return true;
 }
 
+static bool is_chosen(const struct settings *s, const struct bench_case *c)
+{
+    return n_of(s, c) && (!s->only || strstr(c->name, s->only));
+}
+
+/* Exits if nothing is chosen, or if a case cannot do the n that it is given. */
+static void check_cases(const struct settings *s)
+{
+    size_t chosen = 0;
+
+    for (size_t i = 0; i < s->suite->n_cases; i++) {
+        const struct bench_case *c = &s->suite->cases[i];
+        const char *needs;
+
+        if (!is_chosen(s, c))
+            continue;
+        chosen++;
+        needs = c->needs ? c->needs(n_of(s, c)) : NULL;
+        if (needs) {
+            fprintf(stderr, "%s: %s: n must be %s\n", s->suite->name, c->name, needs);
+            exit(2);
+        }
+    }
+    if (!chosen) {
+        fprintf(stderr, "%s: no case is so named, or has so small an n\n", s->suite->name);
+        exit(2);
+    }
+}
+
 /* Every run of every case, in turn. */
-static void run_all(const struct settings *s)
+static void run_all(const struct settings *s, struct machine_watch *watch)
 {
     bool *impossible = calloc(s->suite->n_cases * MAX_LISTED, sizeof *impossible);
 
@@ -138,14 +167,16 @@ static void run_all(const struct settings *s)
         for (size_t i = 0; i < s->suite->n_cases; i++) {
             const struct bench_case *c = &s->suite->cases[i];
             const int *workers = workers_of(s, c);
-            uint64_t n = n_of(s, c);
 
-            if (!n || (s->only && !strstr(c->name, s->only)))
+            if (!is_chosen(s, c))
                 continue;
-            for (size_t w = 0; workers[w]; w++)
-                if (!impossible[i * MAX_LISTED + w])
-                    impossible[i * MAX_LISTED + w] =
-                        !run_in_child(s, i, workers[w] < 0 ? 0 : workers[w], n);
+            for (size_t w = 0; workers[w]; w++) {
+                if (impossible[i * MAX_LISTED + w])
+                    continue;
+                impossible[i * MAX_LISTED + w] =
+                    !run_in_child(s, i, workers[w] < 0 ? 0 : workers[w], n_of(s, c));
+                machine_watch_look(watch);
+            }
         }
     }
     free(impossible);
@@ -153,31 +184,23 @@ static void run_all(const struct settings *s)
 
 /* ---- output ---- */
 
-static void save(const struct settings *s, const struct machine_load *before,
-                 const struct machine_load *after)
+static void save(const struct settings *s, FILE *out, const struct machine_watch *watch)
 {
-    FILE *out = strcmp(s->json, "-") ? fopen(s->json, "w") : stdout;
     char extra[96];
 
-    bench_check(out, "cannot write %s: %s", s->json, strerror(errno));
     snprintf(extra, sizeof extra, "\"runs\":%d,\"quick\":%s,\"pinned\":%s", s->runs,
              s->quick ? "true" : "false", s->unpinned ? "false" : "true");
-    machine_print_json(out, s->suite->name, extra, before, after);
+    machine_print_json(out, s->suite->name, extra, watch);
     rows_print_json(out, s->suite->name);
-    if (out != stdout)
-        bench_check(!fclose(out), "cannot write %s", s->json);
+    bench_check(!ferror(out) & !fclose(out), "cannot write %s", s->json);
 }
 
-static void show(const struct settings *s, const struct machine_load *before,
-                 const struct machine_load *after)
+static void show(const struct settings *s, const struct machine_watch *watch)
 {
-    double coverage = median_interval((size_t)s->runs, &(size_t){0});
-
     printf("%s: %s\n", s->suite->name, s->suite->about);
-    printf("%d interleaved runs, each a process%s%s; intervals cover the median with %.1f %%\n",
-           s->runs, s->quick ? ", quick" : "", s->unpinned ? ", workers not pinned" : "",
-           100 * coverage);
-    machine_print(stdout, before, after);
+    printf("%d interleaved runs, each a process%s%s; covers: how probably the interval holds the median\n",
+           s->runs, s->quick ? ", quick" : "", s->unpinned ? ", workers not pinned" : "");
+    machine_print(stdout, watch);
     rows_print_table(stdout);
 }
 
@@ -287,7 +310,8 @@ static bool take_option(struct settings *s, int option, uint64_t *runs)
 int bench_main(int argc, char **argv, const struct bench_suite *suite)
 {
     struct settings s = {.suite = suite, .workers = {1, 2, 0}};
-    struct machine_load before, after;
+    struct machine_watch watch;
+    FILE *json = NULL;
     uint64_t runs = 0;
     int option;
 
@@ -303,14 +327,21 @@ int bench_main(int argc, char **argv, const struct bench_suite *suite)
         usage(argv[0], 2);
     s.runs = runs ? (int)runs : s.quick && suite->runs > 2 ? 2 : suite->runs;
 
-    before = machine_load_now();
-    run_all(&s);
-    after = machine_load_now();
-    if (!s.json || strcmp(s.json, "-"))
-        show(&s, &before, &after);
-    if (s.json)
-        save(&s, &before, &after);
-    fflush(stdout);
+    check_cases(&s);
+    if (s.json) {
+        json = strcmp(s.json, "-") ? fopen(s.json, "we") : stdout;
+        bench_check(json, "cannot write %s: %s", s.json, strerror(errno));
+    }
+
+    watch = machine_watch_begin();
+    run_all(&s, &watch);
+    machine_watch_end(&watch);
+    if (json != stdout)
+        show(&s, &watch);
+    if (json)
+        save(&s, json, &watch);
+    else
+        fflush(stdout);
     rows_print_notes(stderr);
     return 0;
 }
