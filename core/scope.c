@@ -120,24 +120,30 @@ int flow_scope_cancel(struct flow_scope *scope)
     return r;
 }
 
+/* The one that holds for it, its own or inherited. */
+static bool is_over(const struct flow__scope *s)
+{
+    return s->ambient.deadline != FLOW_FOREVER && flow__sys.now() >= s->ambient.deadline;
+}
+
 /* ---- tasks come and go ---- */
 
-int flow__scope_enlist(struct flow__scope *s, struct flow__task *t)
+int flow__scope_enlist(struct flow__scope *s, struct flow__worker *w, struct flow__task *t)
 {
-    uint32_t state;
     int r = 0;
 
     flow__spin_lock(&s->guard);
-    state = load_relaxed(&s->state);
-    if (!(state & OPEN))
+    if (!(load_relaxed(&s->state) & OPEN))
         r = -EINVAL;
-    else if (state & CANCELLED)
+    else if (is_over(s))
+        cancel(s, w, FLOW_CANCEL_DEADLINE);
+    if (!r && (load_relaxed(&s->state) & CANCELLED))
         r = -ECANCELED;
     if (!r) {
         t->scope = s;
         link_task(s, t);
     }
-    flow__spin_unlock(&s->guard);
+    unlock_and_tell(s, w);
     return r;
 }
 
@@ -199,7 +205,7 @@ int flow_scope_add(struct flow_scope *scope, flow_task task)
         return r;
     r = flow__claim(task.id, flow__self(), &t);
     if (!r) {
-        r = flow__scope_enlist(flow__scope_of(scope), t);
+        r = flow__scope_enlist(flow__scope_of(scope), w, t);
         if (r) {
             flow__unclaim(t);
         } else if (!hand_over(t)) {
@@ -263,7 +269,15 @@ int flow_scope_wait(struct flow_scope *scope, flow_deadline deadline)
     struct flow__scope *s = flow__scope_of(scope);
     int r = check_owner(s);
 
-    return r ? r : await_tasks(s, false, deadline);
+    if (r)
+        return r;
+    r = await_tasks(s, false, deadline);
+    if (r && is_over(s)) {
+        flow__spin_lock(&s->guard);
+        cancel(s, s->owner->home, FLOW_CANCEL_DEADLINE);
+        flow__spin_unlock(&s->guard);
+    }
+    return r;
 }
 
 static bool is_late(struct flow__scope *s)

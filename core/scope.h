@@ -38,8 +38,8 @@ static inline struct flow__scope *flow__scope_of(struct flow_scope *s)
 }
 
 /* Makes a task that nobody knows yet, or that the caller has claimed, one of the scope's. -EINVAL,
- * -ECANCELED: it takes no more. */
-int flow__scope_enlist(struct flow__scope *s, struct flow__task *t);
+ * -ECANCELED: it takes no more. w: the caller's worker or NULL. */
+int flow__scope_enlist(struct flow__scope *s, struct flow__worker *w, struct flow__task *t);
 
 /* A task of the scope has its result and comes to its end. w: the worker that ran it, or the
  * caller's, or NULL. */

@@ -197,11 +197,11 @@ static int unmake(struct flow__worker *w, struct flow__task *t, int r)
     return r;
 }
 
-static int enlist(struct flow__scope *scope, struct flow__task *t)
+static int enlist(struct flow__worker *w, struct flow__scope *scope, struct flow__task *t)
 {
     if (scope->ambient.deadline != FLOW_FOREVER)
         store_relaxed(&t->flags, load_relaxed(&t->flags) | FLOW__AMBIENT);
-    return flow__scope_enlist(scope, t);
+    return flow__scope_enlist(scope, w, t);
 }
 
 /* Who may start it: a group, or NULL: the caller's worker and whoever steals from it. */
@@ -232,7 +232,7 @@ static int spawn_with(struct flow__worker *w, struct flow__scope *scope, flow_ta
         return refusal(fn);
     r = apply(t, o, class_index);
     if (!r && scope)
-        r = enlist(scope, t);
+        r = enlist(w, scope, t);
     if (r)
         return unmake(w, t, r);
     hand_out(t, out);

@@ -344,12 +344,42 @@ static flow_result expect_inherited(void *arg)
     return flow_err(-ECANCELED);
 }
 
+/* Has the scope taken it? It must, before its deadline. */
+static bool spawn_by(flow_deadline deadline, struct flow_scope *scope, flow_fn fn, void *arg)
+{
+    int r = flow_scope_spawn(scope, NULL, fn, arg);
+
+    EXPECT(r == 0 || (r == -ECANCELED && flow_now() >= deadline));
+    return r == 0;
+}
+
+/* Opens one with a deadline that is near, but not so near that it does not take the task. */
+static void open_and_add(struct flow_scope *scope, flow_task task)
+{
+    struct flow_scope_options options = FLOW_SCOPE_OPTIONS_INIT;
+    int64_t span = FLOW_MS(2);
+
+    for (;; span *= 2) {
+        int r;
+
+        options.deadline = flow_after(span);
+        EXPECT_EQ(flow_scope_open(scope, &options), 0);
+        r = flow_scope_add(scope, task);
+        if (r != -ECANCELED) {
+            EXPECT_EQ(r, 0);
+            return;
+        }
+        EXPECT_EQ(flow_scope_close(scope), -ETIMEDOUT);
+    }
+}
+
 static flow_result deadlines(void *arg)
 {
     struct flow_scope_options options = FLOW_SCOPE_OPTIONS_INIT;
     struct flow_ambient limit;
     struct flow_scope scope, inner;
     flow_deadline deadline;
+    uint64_t taken = 0;
     flow_task task;
 
     (void)arg;
@@ -358,11 +388,11 @@ static flow_result deadlines(void *arg)
     EXPECT_EQ(flow_scope_open(&scope, &options), 0);
     EXPECT(flow_deadline_ambient() == deadline);
     for (int i = 0; i < 20; i++)
-        EXPECT_EQ(flow_scope_spawn(&scope, NULL, expect_inherited, &deadline), 0);
+        taken += spawn_by(deadline, &scope, expect_inherited, &deadline);
     EXPECT_EQ(flow_sleep(FLOW_S(60)), -ECANCELED);
     EXPECT_EQ(flow_cancel_reason(), FLOW_CANCEL_DEADLINE);
     EXPECT_EQ(flow_scope_close(&scope), -ETIMEDOUT);
-    EXPECT_EQ(status_of(&scope).finished, 20);
+    EXPECT_EQ(status_of(&scope).finished, taken);
     EXPECT(flow_now() >= deadline);
     EXPECT_EQ(flow_cancel_reason(), 0);
     EXPECT_EQ(flow_yield(), 0);
@@ -379,7 +409,7 @@ static flow_result deadlines(void *arg)
     EXPECT_EQ(flow_scope_open(&scope, &options), 0);
     EXPECT_EQ(flow_scope_open(&inner, NULL), 0);
     for (int i = 0; i < 20; i++)
-        EXPECT_EQ(flow_scope_spawn(i % 2 ? &inner : &scope, NULL, expect_inherited, &deadline), 0);
+        spawn_by(deadline, i % 2 ? &inner : &scope, expect_inherited, &deadline);
     EXPECT_EQ(flow_scope_close(&scope), -EINVAL); /* not the innermost */
     EXPECT_EQ(flow_scope_close(&inner), -ECANCELED);
     EXPECT_EQ(flow_scope_close(&scope), -ECANCELED);
@@ -388,17 +418,14 @@ static flow_result deadlines(void *arg)
 
     /* Added ones do not inherit it, but are cancelled. */
     memset(reasons, 0, sizeof reasons);
-    options.deadline = flow_after(FLOW_MS(2));
     EXPECT_EQ(flow_spawn_now(&task, wait_for_cancel, NULL), 0);
-    EXPECT_EQ(flow_scope_open(&scope, &options), 0);
-    EXPECT_EQ(flow_scope_add(&scope, task), 0);
+    open_and_add(&scope, task);
     EXPECT_EQ(flow_scope_close(&scope), -ETIMEDOUT);
     EXPECT_EQ(reasons[FLOW_CANCEL_DEADLINE], 1);
 
     /* An error comes before it. */
-    options.deadline = flow_after(FLOW_MS(2));
-    EXPECT_EQ(flow_scope_open(&scope, &options), 0);
-    EXPECT_EQ(flow_scope_spawn(&scope, NULL, fail_with, (void *)(intptr_t)EIO), 0);
+    EXPECT_EQ(flow_spawn(&task, fail_with, (void *)(intptr_t)EIO), 0);
+    open_and_add(&scope, task);
     EXPECT_EQ(flow_sleep(FLOW_S(60)), -ECANCELED);
     EXPECT_EQ(flow_scope_close(&scope), -EIO);
     return flow_ok(NULL);
@@ -408,6 +435,75 @@ static void test_deadlines(void **state)
 {
     (void)state;
     test_in_coroutine(deadlines);
+}
+
+static flow_result too_late(void *arg)
+{
+    struct flow_scope_options options = FLOW_SCOPE_OPTIONS_INIT;
+    struct flow_ambient limit;
+    struct flow_scope scope;
+    flow_task task;
+
+    (void)arg;
+    atomic_store(&begun, 0);
+    EXPECT_EQ(flow_spawn(&task, nothing, NULL), 0);
+    options.deadline = flow_now();
+    EXPECT_EQ(flow_scope_open(&scope, &options), 0);
+    EXPECT_EQ(flow_scope_close(&scope), 0); /* nobody was cancelled */
+    EXPECT_EQ(flow_scope_open(&scope, &options), 0);
+    EXPECT_EQ(flow_scope_spawn(&scope, NULL, count, NULL), -ECANCELED);
+    EXPECT_EQ(flow_scope_add(&scope, task), -ECANCELED);
+    EXPECT_EQ(flow_scope_close(&scope), -ETIMEDOUT);
+    expect_status(&scope, 0, 0, 0, 0);
+    EXPECT_EQ(flow_deadline_push(&limit, options.deadline), 0);
+    EXPECT_EQ(flow_scope_open(&scope, NULL), 0);
+    EXPECT_EQ(flow_scope_add(&scope, task), -ECANCELED);
+    EXPECT_EQ(flow_scope_spawn(&scope, NULL, count, NULL), -ECANCELED);
+    EXPECT_EQ(flow_scope_close(&scope), -ECANCELED);
+    EXPECT_EQ(flow_deadline_pop(&limit), 0);
+    EXPECT_EQ(flow_join(task, NULL, GENEROUS), 0);
+    EXPECT_EQ(atomic_load(&begun), 0);
+    return flow_ok(NULL);
+}
+
+static void test_too_late(void **state)
+{
+    (void)state;
+    test_in_coroutine(too_late);
+}
+
+/* Whoever comes upon the deadline cancels all of it, so that what was added ends before the close. */
+static flow_result come_upon_deadline(void *waits)
+{
+    struct flow_ambient shield;
+    struct flow_scope scope;
+    flow_task task;
+
+    memset(reasons, 0, sizeof reasons);
+    EXPECT_EQ(flow_spawn_now(&task, wait_for_cancel, NULL), 0);
+    open_and_add(&scope, task);
+    if (waits) {
+        EXPECT_EQ(flow_scope_wait(&scope, FLOW_FOREVER), -ECANCELED);
+    } else {
+        while (flow_now() < flow_deadline_ambient())
+            ;
+        EXPECT_EQ(flow_scope_spawn(&scope, NULL, count, NULL), -ECANCELED);
+    }
+    EXPECT_EQ(flow_shield_begin(&shield), 0);
+    EXPECT_EQ(flow_scope_wait(&scope, flow_after(FLOW_S(10))), 0);
+    EXPECT_EQ(flow_shield_end(&shield), 0);
+    EXPECT_EQ(reasons[FLOW_CANCEL_DEADLINE], 1);
+    EXPECT_EQ(flow_scope_close(&scope), -ETIMEDOUT);
+    return flow_ok(NULL);
+}
+
+static void test_coming_upon_a_deadline(void **state)
+{
+    (void)state;
+    test_start();
+    for (intptr_t waits = 0; waits < 2; waits++)
+        assert_int_equal(flow_sync_wait(come_upon_deadline, (void *)waits, NULL, FLOW_FOREVER), 0);
+    test_stop();
 }
 
 /* ---- misuse ---- */
@@ -747,6 +843,8 @@ int main(void)
         TEST(test_cancelled_parent),
         TEST(test_macro),
         TEST(test_deadlines),
+        TEST(test_too_late),
+        TEST(test_coming_upon_a_deadline),
         TEST(test_misuse),
         TEST(test_threads),
         TEST(test_many),

@@ -11,7 +11,11 @@
  *
  * Any number of tasks; none costs an allocation. When one of them fails the others are
  * cancelled, unless FLOW_SCOPE_COLLECT says that each is to have its chance. They inherit the ambient
- * deadline of the one who opened the scope, which the scope's own may shorten.
+ * deadline of the one who opened the scope, which the scope's own may shorten. That deadline has no
+ * timer: each task that was spawned there finds it in its own waits, and all of the scope is cancelled
+ * by whoever comes upon it first: the owner in flow_scope_wait or flow_scope_close, or who spawns or
+ * adds. So a task that was added, and one that never waits, may go on beyond it for as long as the
+ * owner does something else, or waits within a shield.
  *
  * A scope is a record in a frame, as those of flowcoro/cancel.h, and closed like them before its
  * function returns: a task that ends with an open scope stops the program. Its own tasks may use
@@ -55,9 +59,9 @@ struct flow_scope_options {
 FLOW_API int flow_scope_open(struct flow_scope *scope, const struct flow_scope_options *options);
 
 /* As flow_spawn and flow_spawn_with, into the scope. The handle serves to cancel it: the task is the
- * scope's, so joining gives -EINVAL. -ECANCELED: the scope is cancelled. -EINVAL: it is not open. From
- * whatever keeps it open: the one who opened it, a task in it; or a foreign thread that knows that
- * it is open. Never suspends. */
+ * scope's, so joining gives -EINVAL. -ECANCELED: the scope is cancelled, or is now, as its deadline has
+ * passed. -EINVAL: it is not open. From whatever keeps it open: the one who opened it, a task in it; or
+ * a foreign thread that knows that it is open. Never suspends. */
 FLOW_API int flow_scope_spawn(struct flow_scope *scope, flow_task *out, flow_fn fn, void *arg);
 FLOW_API int flow_scope_spawn_with(struct flow_scope *scope, flow_task *out,
                                    const struct flow_spawn_options *options, flow_fn fn, void *arg);
@@ -72,7 +76,8 @@ FLOW_API int flow_scope_add(struct flow_scope *scope, flow_task task);
 FLOW_API int flow_scope_cancel(struct flow_scope *scope);
 
 /* Waits until no task is left in it; more may be spawned then. -ETIMEDOUT, -ECANCELED: they go
- * on. -EPERM: the caller is not the one who opened it. */
+ * on, unless the scope's deadline has passed: then they are cancelled. -EPERM: the caller is not the
+ * one who opened it. */
 FLOW_API int flow_scope_wait(struct flow_scope *scope, flow_deadline deadline);
 
 /* Waits until no task is left, and closes it. If the caller is cancelled, or the deadline passes, the
