@@ -88,7 +88,7 @@ int flow__ambient_check(const struct flow_ambient *a, unsigned kind)
 
     if (!top)
         return flow__outside();
-    return record_of(top->innermost) == a && a->kind == kind /* NOLINT: it was opened */
+    return a && record_of(top->innermost) == a && a->kind == kind /* NOLINT: it was opened */
                ? 0
                : -EINVAL;
 }

@@ -527,6 +527,8 @@ static flow_result misuse(void *arg)
     struct flow_scope scope;
 
     (void)arg;
+    EXPECT_EQ(flow_shield_end(NULL), -EINVAL); /* nothing is open */
+    EXPECT_EQ(flow_deadline_pop(NULL), -EINVAL);
     memset(&scope, 0, sizeof scope);
     EXPECT_EQ(flow_scope_spawn(&scope, NULL, count, NULL), -EINVAL);
     EXPECT_EQ(flow_scope_cancel(&scope), -EINVAL);
