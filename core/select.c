@@ -387,6 +387,7 @@ static int select_as(struct flow__task *self, struct flow_case *cases, size_t n,
                      flow_deadline deadline)
 {
     struct selection s;
+    bool ready;
     int r;
 
     s.self = self;
@@ -396,11 +397,12 @@ static int select_as(struct flow__task *self, struct flow_case *cases, size_t n,
     if (r)
         return r;
     r = try_each(&s);
-    if (r != NOBODY)
-        flow__spend(self, deadline);
-    else
+    ready = r != NOBODY;
+    if (!ready)
         r = deadline == FLOW_NOW ? -ETIMEDOUT : wait_for_case(&s, deadline);
     select_close(&s);
+    if (ready) /* others may have its tasks meanwhile */
+        flow__spend(self, deadline);
     return r;
 }
 

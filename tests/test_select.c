@@ -148,6 +148,62 @@ static void test_joins(void **state)
     test_from_both(joins);
 }
 
+/* ---- a select that lets others run has let go of the tasks that it did not choose ---- */
+
+struct neighbours {
+    flow_task endless;
+    bool done; /* both are on one worker */
+};
+
+static flow_result select_often(void *arg)
+{
+    struct neighbours *n = arg;
+    struct flow_event set = FLOW_EVENT_INIT;
+    struct flow_case c[2] = {flow_on_event(&set), flow_on_join(n->endless, NULL)};
+
+    EXPECT_EQ(flow_event_set(&set), 0);
+    while (!n->done)
+        EXPECT_EQ(flow_select(c, 2, GENEROUS), 0);
+    return flow_ok(NULL);
+}
+
+static flow_result try_to_join(void *arg)
+{
+    struct neighbours *n = arg;
+
+    for (int i = 0; i < 50; i++) {
+        EXPECT_EQ(flow_join(n->endless, NULL, FLOW_NOW), -ETIMEDOUT);
+        EXPECT_EQ(flow_yield(), 0);
+    }
+    n->done = true;
+    return flow_ok(NULL);
+}
+
+static flow_result select_beside_join(void *unused)
+{
+    struct flow_spawn_options here = FLOW_SPAWN_INIT;
+    struct neighbours n = {.done = false};
+    flow_task selects, joins;
+
+    (void)unused;
+    here.worker = 0;
+    here.flags = FLOW_PINNED;
+    EXPECT_EQ(flow_spawn(&n.endless, sleep_for_ever, NULL), 0);
+    EXPECT_EQ(flow_spawn_with(&selects, &here, select_often, &n), 0);
+    EXPECT_EQ(flow_spawn_with(&joins, &here, try_to_join, &n), 0);
+    EXPECT_EQ(flow_join(selects, NULL, GENEROUS), 0);
+    EXPECT_EQ(flow_join(joins, NULL, GENEROUS), 0);
+    flow_cancel(n.endless);
+    EXPECT_EQ(flow_join(n.endless, NULL, GENEROUS), 0);
+    return flow_ok(NULL);
+}
+
+static void test_select_beside_join(void **state)
+{
+    (void)state;
+    test_in_coroutine(select_beside_join);
+}
+
 static flow_result set_event(void *e)
 {
     flow_yield();
@@ -345,6 +401,7 @@ int main(void)
         TEST(test_refusals),
         TEST(test_ready_channels),
         TEST(test_joins),
+        TEST(test_select_beside_join),
         TEST(test_events),
         TEST(test_timers),
         TEST(test_fairness),
