@@ -7,6 +7,7 @@
 #include "core/worker.h"
 #include "numa/id_list.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -105,6 +106,12 @@ static void set(struct flow_options *o, const struct option *entry, int64_t valu
     }
 }
 
+static int not_in_range(const struct option *entry, int64_t value)
+{
+    return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld", entry->name,
+                              (long long)value, (long long)entry->least, (long long)entry->most);
+}
+
 static int check(const struct flow_options *o)
 {
     if (o->size != sizeof *o)
@@ -115,9 +122,7 @@ static int check(const struct flow_options *o)
         int64_t value = get(o, &table[i]);
 
         if (value < table[i].least || value > table[i].most)
-            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld",
-                                      table[i].name, (long long)value, (long long)table[i].least,
-                                      (long long)table[i].most);
+            return not_in_range(&table[i], value);
     }
     if (o->workers != FLOW_WORKERS_AUTO && o->workers_per_node)
         return flow__start_failed(-EINVAL,
@@ -203,7 +208,7 @@ static int parse_value(const struct option *entry, const char *text, size_t n, i
     errno = 0;
     value = strtoll(text, &end, 10);
     times = end > text && end <= text + n ? factor(entry->kind, end, (size_t)(text + n - end)) : 0;
-    if (n == 0 || errno || times == 0 || __builtin_mul_overflow(value, times, out))
+    if (n == 0 || isspace((unsigned char)*text) || errno || times == 0 || __builtin_mul_overflow(value, times, out))
         return not_a_value(entry, text, n);
     return 0;
 }
@@ -211,36 +216,46 @@ static int parse_value(const struct option *entry, const char *text, size_t n, i
 /* Two that exclude each other: the one that comes last counts. */
 static void drop_rival(struct flow_options *o, const struct option *entry, int64_t value)
 {
-    if (entry->offset == offsetof(struct flow_options, workers) && value != FLOW_WORKERS_AUTO)
+    if (entry->offset == offsetof(struct flow_options, workers))
         o->workers_per_node = 0;
     if (entry->offset == offsetof(struct flow_options, workers_per_node) && value)
         o->workers = FLOW_WORKERS_AUTO;
+}
+
+static const struct option *find(const char *name, size_t n)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (strlen(table[i].name) == n && !memcmp(table[i].name, name, n))
+            return &table[i];
+    return NULL;
+}
+
+static int set_from_text(struct flow_options *o, const struct option *entry, const char *text,
+                         size_t n)
+{
+    int64_t value = 0;
+    int r = parse_value(entry, text, n, &value);
+
+    if (r)
+        return r;
+    if (value < entry->least || value > entry->most)
+        return not_in_range(entry, value);
+    set(o, entry, value);
+    drop_rival(o, entry, value);
+    return 0;
 }
 
 static int parse_pair(struct flow_options *o, const char *text, size_t n)
 {
     const char *equals = memchr(text, '=', n);
     size_t name_bytes = equals ? (size_t)(equals - text) : n;
-    int64_t value = 0;
-    int r;
+    const struct option *entry = find(text, name_bytes);
 
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (strlen(table[i].name) != name_bytes || memcmp(table[i].name, text, name_bytes))
-            continue;
-        if (!equals)
-            return flow__start_failed(-EINVAL, "option %s has no value", table[i].name);
-        r = parse_value(&table[i], equals + 1, n - name_bytes - 1, &value);
-        if (r)
-            return r;
-        if (value < table[i].least || value > table[i].most)
-            return flow__start_failed(-EINVAL, "option %s is %lld: it must be from %lld to %lld",
-                                      table[i].name, (long long)value, (long long)table[i].least,
-                                      (long long)table[i].most);
-        set(o, &table[i], value);
-        drop_rival(o, &table[i], value);
-        return 0;
-    }
-    return flow__start_failed(-EINVAL, "there is no option \"%.*s\"", (int)name_bytes, text);
+    if (!entry)
+        return flow__start_failed(-EINVAL, "there is no option \"%.*s\"", (int)name_bytes, text);
+    if (!equals)
+        return flow__start_failed(-EINVAL, "option %s has no value", entry->name);
+    return set_from_text(o, entry, equals + 1, n - name_bytes - 1);
 }
 
 int flow_options_parse(struct flow_options *options, const char *text)
@@ -268,15 +283,14 @@ int flow_options_parse(struct flow_options *options, const char *text)
     return 0;
 }
 
+/* All of it is one value. */
 static int read_variable(struct flow_options *out, const char *variable, const char *option)
 {
     const char *value = getenv(variable);
-    char text[40];
 
     if (!value || !*value)
         return 0;
-    snprintf(text, sizeof text, "%s=%.24s", option, value);
-    return flow_options_parse(out, text);
+    return set_from_text(out, find(option, strlen(option)), value, strlen(value));
 }
 
 int flow__options_read(struct flow_options *out, const struct flow_options *given)

@@ -268,10 +268,13 @@ CASE(options_exclude_each_other_unless_one_is_later)
     machine_use(&machine_four_nodes);
     places_must_be("workers=2 workers_per_node=1", "0:0 2:1 4:2 6:3");
     places_must_be("workers_per_node=1 workers=2", "0:0 1:0");
-    places_must_be("workers_per_node=1 workers=auto", "0:0 2:1 4:2 6:3");
+    places_must_be("workers_per_node=1 workers=auto", "0:0 1:0 2:1 3:1 4:2 5:2 6:3 7:3");
+    places_must_be("workers=auto workers_per_node=1", "0:0 2:1 4:2 6:3");
     places_must_be("workers=2 workers_per_node=0", "0:0 1:0");
     setenv("FLOW_WORKERS", "1", 1);
     places_must_be("workers_per_node=1", "0:0");
+    setenv("FLOW_WORKERS", "auto", 1);
+    places_must_be("workers_per_node=1", "0:0 1:0 2:1 3:1 4:2 5:2 6:3 7:3");
     setenv("FLOW_OPTIONS", "workers_per_node=1 nodes=2-3", 1);
     places_must_be("", "4:2 6:3");
 }

@@ -358,6 +358,11 @@ CASE(the_environment_has_the_last_word)
     REQUIRE(info_now().workers >= 1);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 
+    setenv("FLOW_WORKERS", "0000000000000000000000003", 1);
+    test_start_with(&o);
+    REQUIRE_EQUAL(info_now().workers, 3);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+
     setenv("FLOW_WORKERS", "", 1);
     test_start_with(&o);
     REQUIRE_EQUAL(info_now().workers, 1);
@@ -366,16 +371,22 @@ CASE(the_environment_has_the_last_word)
 
 CASE(an_environment_that_is_wrong_stops_the_start)
 {
-    static const char *const bad[] = {"0x",  "-2",        "1025",
-                                      "two", "1 roam=1x", "99999999999999999999999999999"};
+    static const char *const bad[] = {"0x",       "-2",        "1025",
+                                      "two",      "1 roam=1",  "99999999999999999999999999999",
+                                      "3   rest", "3,roam=1x", "3                        rest",
+                                      " 3",       "3 ",        "stack_bytes=128K"};
     struct flow_options o = few(1);
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         setenv("FLOW_WORKERS", bad[i], 1);
         REQUIRE_EQUAL(flow_start(&o), -EINVAL);
-        REQUIRE(strstr(flow_start_error(), i == 4 ? "roam" : "workers"));
+        REQUIRE(strstr(flow_start_error(), "workers"));
     }
     unsetenv("FLOW_WORKERS");
+    setenv("FLOW_SHUFFLE", "1 workers=3", 1);
+    REQUIRE_EQUAL(flow_start(&o), -EINVAL);
+    REQUIRE(strstr(flow_start_error(), "shuffle"));
+    unsetenv("FLOW_SHUFFLE");
     setenv("FLOW_OPTIONS", "stak_bytes=64K", 1);
     REQUIRE_EQUAL(flow_start(&o), -EINVAL);
     REQUIRE(strstr(flow_start_error(), "stak_bytes"));

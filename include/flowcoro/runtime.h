@@ -86,7 +86,7 @@ struct flow_options {
 FLOW_API int flow_options_parse(struct flow_options *options, const char *text);
 
 /* Starts the runtime. options NULL: the defaults. The environment then has the
- * last word: FLOW_WORKERS=n, FLOW_SHUFFLE=seed, and FLOW_OPTIONS in flow_options_parse()'s form.
+ * last word: FLOW_WORKERS=n or auto, FLOW_SHUFFLE=seed, and FLOW_OPTIONS in flow_options_parse()'s form.
  * FLOW_TOPOLOGY=folder makes it believe in another machine, for tests: one that a folder describes
  * as /sys/devices/system does, and besides by the files "affinity" (the CPUs that may be used, such
  * as 0-3,8) and "mems_allowed" (the nodes). Workers then have places on it but are not pinned, and
