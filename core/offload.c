@@ -252,9 +252,24 @@ static flow_lane *make_lane(const struct flow_lane_options *o)
     return lane;
 }
 
+/* A stop that comes after it was found running waits for the caller, and ends the lane. */
+static int add_lane(flow_lane **out, const struct flow_lane_options *options)
+{
+    switch (load_acquire(&flow__runtime.state)) {
+    case FLOW__RUNNING_STATE:
+        *out = make_lane(options);
+        return *out ? 0 : -ENOMEM;
+    case FLOW__FORKED:
+        return -ENOTSUP;
+    default:
+        return -ESHUTDOWN;
+    }
+}
+
 int flow_lane_create(flow_lane **out, const struct flow_lane_options *options)
 {
     static const struct flow_lane_options defaults = FLOW_LANE_INIT;
+    int r;
 
     if (!options)
         options = &defaults;
@@ -262,10 +277,14 @@ int flow_lane_create(flow_lane **out, const struct flow_lane_options *options)
         options->max_threads > 1024 || options->max_queued < 1 || options->max_queued > 1000000 ||
         options->idle_ns < 0)
         return -EINVAL;
-    if (load_acquire(&flow__runtime.state) != FLOW__RUNNING_STATE)
-        return load_acquire(&flow__runtime.state) == FLOW__FORKED ? -ENOTSUP : -ESHUTDOWN;
-    *out = make_lane(options);
-    return *out ? 0 : -ENOMEM;
+    if (flow__self())
+        return add_lane(out, options);
+    r = flow__foreign_enter();
+    if (r)
+        return r;
+    r = add_lane(out, options);
+    flow__foreign_leave();
+    return r;
 }
 
 /* Has its helpers go; the lane itself goes with the last of them. */

@@ -17,9 +17,30 @@
 /* Put in place once: helpers may still look at the table when a runtime is gone. */
 static atomic_bool no_memory, no_threads;
 
+/* A thread that stays in its call until the runtime is stopped, or as long as it can be waited for. */
+static __thread bool lingers;
+static _Atomic(void *) lingering_for;
+static atomic_bool is_stopped, is_released;
+
 static void *allocate(size_t bytes)
 {
-    return atomic_load(&no_memory) ? NULL : flow__sys_real.allocate(bytes);
+    void *p = atomic_load(&no_memory) ? NULL : flow__sys_real.allocate(bytes);
+
+    if (lingers) {
+        flow_deadline patience = flow_after(FLOW_MS(200));
+
+        atomic_store(&lingering_for, p);
+        while (!atomic_load(&is_stopped) && flow_now() < patience)
+            test_nap(FLOW_MS(1));
+    }
+    return p;
+}
+
+static void release(void *p)
+{
+    if (p && p == atomic_load(&lingering_for))
+        atomic_store(&is_released, true);
+    flow__sys_real.release(p);
 }
 
 static int create_thread(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
@@ -546,6 +567,34 @@ static void test_a_stop_waits_for_running_calls(void **state)
     }
 }
 
+static void *create_a_lane(void *lane)
+{
+    int r;
+
+    lingers = true;
+    r = flow_lane_create(lane, NULL);
+    lingers = false;
+    EXPECT_EQ(r, 0);
+    return NULL;
+}
+
+static void test_a_stop_ends_a_lane_that_is_being_made(void **state)
+{
+    flow_lane *lane = NULL;
+    pthread_t thread;
+
+    (void)state;
+    test_start();
+    assert_int_equal(pthread_create(&thread, NULL, create_a_lane, &lane), 0);
+    while (!atomic_load(&lingering_for))
+        test_nap(FLOW_MS(1));
+    test_stop();
+    atomic_store(&is_stopped, true);
+    pthread_join(thread, NULL);
+    assert_no_failures();
+    assert_true(atomic_load(&is_released));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,9 +610,11 @@ int main(void)
         TEST(test_outside_of_coroutines),
         TEST(test_a_hanging_call_outlives_the_runtime),
         TEST(test_a_stop_waits_for_running_calls),
+        TEST(test_a_stop_ends_a_lane_that_is_being_made),
     };
 
     flow__sys.allocate = allocate;
+    flow__sys.release = release;
     flow__sys.thread_create = create_thread;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
