@@ -136,7 +136,10 @@ static int run_root(struct flow__runtime *rt, flow_fn fn, void *arg, flow_result
     if (r)
         return r;
     r = run_to_the_end(rt);
-    return r ? r : flow_join(root, out, FLOW_FOREVER);
+    if (!r)
+        return flow_join(root, out, FLOW_FOREVER);
+    flow_detach(root); /* nobody else would, and the stop counts what was not joined */
+    return r;
 }
 
 int flow_run(const struct flow_options *options, flow_fn fn, void *arg, flow_result *out)

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct kept kept;
 
@@ -85,6 +86,29 @@ JUDGED(two_tasks_that_join_each_other_are_reported)
 JUDGED(and_without_workers_too)
 {
     judge_deadlock("0");
+}
+
+/* The root is flow_run's own: the program has nothing to join, and a report of leaks does not say so. */
+CHILD(deadlocked_alone)
+{
+    struct flow_options o = test_options();
+
+    if (*arg)
+        o.workers = atoi(arg);
+    o.report_leaks = true;
+    REQUIRE_EQUAL(flow_run(&o, sleep_for_ever, NULL, NULL), -EDEADLK);
+}
+
+JUDGED(the_root_of_a_deadlock_is_no_leak)
+{
+    static struct child_end end;
+
+    for (int driven = 0; driven < 2; driven++) {
+        child_run(&end, "deadlocked_alone", driven ? "0" : "");
+        child_must_exit(&end, 0);
+        child_must_say(&end, "flowcoro: 1 tasks were alive when");
+        assert_null(strstr(end.text, "have ended and were never joined"));
+    }
 }
 
 static flow_result join_another(void *fn)
