@@ -101,7 +101,7 @@ static int count_workers(const struct flow__runtime *rt, int n_seats, int n_node
                                       "than %d workers",
                                       o->workers_per_node, n_nodes, FLOW__MAX_WORKERS);
     } else if (n == FLOW_WORKERS_AUTO) {
-        n = flow__placement_default_workers(n_seats, rt->topology.live ? rt->cpu_quota : 0);
+        n = flow__placement_default_workers(n_seats, rt->cpu_quota);
     }
     return n > FLOW__MAX_WORKERS ? FLOW__MAX_WORKERS : n;
 }
@@ -204,7 +204,7 @@ int flow__machine_read(struct flow__runtime *rt)
     r = flow__topology_read(&rt->topology, root);
     if (r)
         return reading_failed(root, r);
-    rt->cpu_quota = flow__cpu_quota(NULL);
+    rt->cpu_quota = root ? 0 : flow__cpu_quota(NULL);
     rt->real_cpus = count_real_cpus(&rt->topology);
     r = place_workers(rt);
     if (r) {

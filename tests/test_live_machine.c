@@ -196,6 +196,7 @@ CASE(a_quota_caps_the_number_of_workers_unless_one_is_given)
     machine_use(&machine_four_nodes); /* another machine, whose CPUs are all granted */
     o.workers = FLOW_WORKERS_AUTO;
     REQUIRE_EQUAL(started(&o).workers, 8);
+    REQUIRE(started(&o).cpu_quota == 0);
     o.workers_per_node = 1;
     REQUIRE_EQUAL(started(&o).workers, 4);
 }
