@@ -35,7 +35,8 @@ enum {
     FLOW_RING_SPSC = 1, /* one producer and one consumer; several times as quick */
 };
 
-/* Makes a ring for at least `capacity` items (1 to 2^30), rounded up to a power of two, 2 at least.
+/* Makes a ring for at least `capacity` items (1 to 2^30), rounded up to a power of two, 2 at least. It takes
+ * 16 bytes for each: a ring for many at once, as all its cells are written here, one for two as it is used.
  * -EINVAL: out is NULL, capacity or flags; -ENOMEM. */
 FLOW_API int flow_ring_create(flow_ring **out, size_t capacity, unsigned flags);
 
