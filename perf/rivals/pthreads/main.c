@@ -5,6 +5,7 @@
 
 #include <gnu/libc-version.h>
 #include <pthread.h>
+#include <stdbool.h>
 
 /* ---- threads ---- */
 
@@ -94,10 +95,33 @@ static void *sleeper(void *arg)
     return arg;
 }
 
+static void rest(long ns)
+{
+    struct timespec span = {.tv_nsec = ns};
+
+    nanosleep(&span, NULL);
+}
+
+/* Once the sleeper has taken what was sent; looks as often as perf/wake.c. */
+static int64_t delay_when_taken(void)
+{
+    for (;;) {
+        bool taken;
+        int64_t delay;
+
+        rest(50000);
+        pthread_mutex_lock(&gate.lock);
+        taken = !gate.woken_at;
+        delay = gate.delay;
+        pthread_mutex_unlock(&gate.lock);
+        if (taken)
+            return delay;
+    }
+}
+
 static uint64_t wake(uint64_t n, int workers)
 {
     enum { WARM = 100 };
-    struct timespec rest = {.tv_nsec = 400000};
     int64_t *delays = calloc(n, sizeof *delays);
     pthread_t thread;
 
@@ -106,16 +130,18 @@ static uint64_t wake(uint64_t n, int workers)
     if (!delays || pthread_create(&thread, NULL, sleeper, NULL))
         abort();
     for (uint64_t i = 0; i < n + WARM; i++) {
-        nanosleep(&rest, NULL);
+        int64_t delay;
+
+        rest(400000);
         pthread_mutex_lock(&gate.lock);
-        if (i > WARM)
-            delays[i - WARM - 1] = gate.delay;
         gate.woken_at = rival_now();
         pthread_mutex_unlock(&gate.lock);
         pthread_cond_signal(&gate.condition);
+        delay = delay_when_taken();
+        if (i >= WARM)
+            delays[i - WARM] = delay;
     }
     pthread_join(thread, NULL);
-    delays[n - 1] = gate.delay;
     rival_percentiles(delays, n);
     free(delays);
     return n;
