@@ -19,6 +19,11 @@ needs() { # header text
     echo "#include <$1>" | $compiler -x $language -fsyntax-only - 2>/dev/null || lacks "$2"
 }
 
+# Its release: of the .pc file, else of Debian's package.
+release() { # module package
+    pkg-config --modversion "$1" 2>/dev/null || dpkg-query -W -f='${Version}' "$2" 2>/dev/null || echo '?'
+}
+
 compile() { # program argument...
     program=$1
     shift

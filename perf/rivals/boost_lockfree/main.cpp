@@ -4,8 +4,9 @@
 #include "../containers.hpp"
 
 #include <boost/lockfree/queue.hpp>
+#include <boost/version.hpp>
 
-class queue {
+class queue : public plain_container<queue> {
     boost::lockfree::queue<void *> queue_;
 
 public:
@@ -16,5 +17,5 @@ public:
 
 int main(int argc, char **argv)
 {
-    return container_main<queue>(argc, argv, "Boost.Lockfree");
+    return container_main<queue>(argc, argv, "Boost " BOOST_LIB_VERSION);
 }

@@ -10,7 +10,7 @@ bool ring_push(struct ring *r, void *item);
 bool ring_pop(struct ring *r, void **item);
 }
 
-class ck {
+class ck : public plain_container<ck> {
     struct ring *ring_;
 
 public:
@@ -22,5 +22,5 @@ public:
 
 int main(int argc, char **argv)
 {
-    return container_main<ck>(argc, argv, "Concurrency Kit");
+    return container_main<ck>(argc, argv, "Concurrency Kit " RELEASE);
 }

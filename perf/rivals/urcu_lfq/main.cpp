@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // liburcu's rculfqueue, lock-free and unbounded. Its links lie in the items, so there is a node for
-// each item that comes; none is used twice, so nothing has to wait for a grace period. See
-// perf/rivals/README.
+// each item that comes; the second round has those of the first again, after a grace period that is not
+// timed. See perf/rivals/README.
 #include "../containers.hpp"
 
 #include <urcu/urcu-memb.h>
@@ -10,13 +10,6 @@
 #include <urcu/rculfqueue.h>
 
 #include <memory>
-
-// Each thread registers itself at its first call, and lets go at its end.
-struct registration {
-    registration() { urcu_memb_register_thread(); }
-    ~registration() { urcu_memb_unregister_thread(); }
-};
-static thread_local registration registered;
 
 class queue {
     cds_lfq_queue_rcu queue_;
@@ -28,32 +21,39 @@ public:
         cds_lfq_init_rcu(&queue_, urcu_memb_call_rcu);
     }
     ~queue() { cds_lfq_destroy_rcu(&queue_); }
+    void between_rounds() { urcu_memb_synchronize_rcu(); }
 
-    bool push(void *item)
-    {
-        cds_lfq_node_rcu *node = &nodes_[(uintptr_t)item];
+    class user {
+        queue &q_;
 
-        (void)&registered;
-        cds_lfq_node_init_rcu(node);
-        urcu_memb_read_lock();
-        cds_lfq_enqueue_rcu(&queue_, node);
-        urcu_memb_read_unlock();
-        return true;
-    }
+    public:
+        user(queue &q) : q_(q) { urcu_memb_register_thread(); }
+        ~user() { urcu_memb_unregister_thread(); }
 
-    bool pop(void **item)
-    {
-        (void)&registered;
-        urcu_memb_read_lock();
-        cds_lfq_node_rcu *node = cds_lfq_dequeue_rcu(&queue_);
-        urcu_memb_read_unlock();
+        bool push(void *item)
+        {
+            cds_lfq_node_rcu *node = &q_.nodes_[(uintptr_t)item];
 
-        *item = (void *)(uintptr_t)(node - nodes_.get());
-        return node != nullptr;
-    }
+            cds_lfq_node_init_rcu(node);
+            urcu_memb_read_lock();
+            cds_lfq_enqueue_rcu(&q_.queue_, node);
+            urcu_memb_read_unlock();
+            return true;
+        }
+
+        bool pop(void **item)
+        {
+            urcu_memb_read_lock();
+            cds_lfq_node_rcu *node = cds_lfq_dequeue_rcu(&q_.queue_);
+            urcu_memb_read_unlock();
+
+            *item = (void *)(uintptr_t)(node - q_.nodes_.get());
+            return node != nullptr;
+        }
+    };
 };
 
 int main(int argc, char **argv)
 {
-    return container_main<queue>(argc, argv, "liburcu, rculfqueue");
+    return container_main<queue>(argc, argv, "liburcu " RELEASE ", rculfqueue");
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
 // liburcu's wfcqueue, which is unbounded; its consumers take a lock, as its documentation has it for
-// several. Its links lie in the items, so there is a node for each item that comes. See
-// perf/rivals/README.
+// several. Its links lie in the items, so there is a node for each item that comes; the second round has
+// those of the first again. See perf/rivals/README.
 #include "../containers.hpp"
 
 #include <urcu/wfcqueue.h>
 
 #include <memory>
 
-class queue {
+class queue : public plain_container<queue> {
     cds_wfcq_head head_;
     cds_wfcq_tail tail_;
     std::unique_ptr<cds_wfcq_node[]> nodes_;
@@ -41,5 +41,5 @@ public:
 
 int main(int argc, char **argv)
 {
-    return container_main<queue>(argc, argv, "liburcu, wfcqueue");
+    return container_main<queue>(argc, argv, "liburcu " RELEASE ", wfcqueue");
 }

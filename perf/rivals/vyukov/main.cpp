@@ -6,7 +6,7 @@
 
 #include <memory>
 
-class vyukov {
+class vyukov : public plain_container<vyukov> {
     struct cell {
         std::atomic<uint64_t> turn;
         void *item;

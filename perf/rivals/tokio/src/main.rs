@@ -110,7 +110,7 @@ fn main() {
     let begin = Instant::now();
     let said = once(n);
     let span = said.span.unwrap_or_else(|| begin.elapsed());
-    println!("{} {:.9}\n# tokio 1", said.checksum, span.as_secs_f64());
+    println!("{} {:.9}\n# tokio {}", said.checksum, span.as_secs_f64(), env!("TOKIO_RELEASE"));
     if let Some(bytes) = first.bytes {
         println!("bytes {}", bytes);
     }
