@@ -11,6 +11,8 @@
 #include <boost/version.hpp>
 
 #include <atomic>
+#include <climits>
+#include <malloc.h>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -92,7 +94,8 @@ static uint64_t mutex(uint64_t n, unsigned tasks, bool yields)
     return counter;
 }
 
-// Stacks as small as ours, from malloc. (Its pooled stacks must stay with one thread.)
+// Stacks as small as ours, from malloc, which main() makes keep its memory. (Its pooled stacks must stay
+// with one thread.)
 template <class F> static fibers::fiber start(fibers::launch when, F body)
 {
     return fibers::fiber(when, std::allocator_arg, fibers::fixedsize_stack(16 * 1024), body);
@@ -113,14 +116,13 @@ static uint64_t spawn_join(uint64_t n, fibers::launch when)
 
 static uint64_t queued(uint64_t n, fibers::launch when, bool memory)
 {
-    std::vector<uint64_t> of(n);
-    std::vector<fibers::fiber> fiber;
+    std::vector<uint64_t> of(n); // both arrays are touched before the clock
+    std::vector<fibers::fiber> fiber(n);
     uint64_t sum = 0;
 
-    fiber.reserve(n);
     int64_t before = memory ? rival_memory_bytes() : 0, begin = rival_now();
     for (uint64_t i = 0; i < n; i++)
-        fiber.push_back(start(when, [i, &of] { of[i] = i ^ 0x5a5a; }));
+        fiber[i] = start(when, [i, &of] { of[i] = i ^ 0x5a5a; });
     int64_t spent = rival_now() - begin;
     if (memory)
         rival_bytes(rival_memory_bytes() - before, n);
@@ -138,20 +140,19 @@ static uint64_t suspended(uint64_t n)
 {
     std::vector<fibers::promise<void>> gate(n);
     std::vector<uint64_t> of(n);
-    std::vector<fibers::fiber> fiber;
+    std::vector<fibers::fiber> fiber(n);
     std::atomic<uint64_t> waiting{0};
     uint64_t sum = 0;
 
-    fiber.reserve(n);
     int64_t before = rival_memory_bytes(), begin = rival_now();
     for (uint64_t i = 0; i < n; i++)
-        fiber.push_back(start(fibers::launch::post, [i, &gate, &of, &waiting] {
+        fiber[i] = start(fibers::launch::post, [i, &gate, &of, &waiting] {
             auto open = gate[i].get_future();
 
             waiting++;
             open.wait();
             of[i] = i ^ 0x5a5a;
-        }));
+        });
     while (waiting < n)
         boost::this_fiber::sleep_for(std::chrono::microseconds(200));
     rival_figure("start", (double)(rival_now() - begin) / (double)n);
@@ -167,26 +168,54 @@ static uint64_t suspended(uint64_t n)
     return sum;
 }
 
+static void yield_times(uint64_t times)
+{
+    for (uint64_t k = 0; k < times; k++)
+        boost::this_fiber::yield();
+}
+
 // Fibers that only yield.
 static uint64_t yielding(uint64_t members, uint64_t times)
 {
-    std::vector<fibers::fiber> fiber;
+    std::vector<fibers::fiber> fiber(members);
     std::atomic<uint64_t> total{0};
+    int64_t begin = rival_now();
 
-    for (uint64_t i = 0; i < members; i++)
-        fiber.push_back(start(fibers::launch::post, [&total, times] {
-            for (uint64_t k = 0; k < times; k++)
-                boost::this_fiber::yield();
+    for (auto &f : fiber)
+        f = start(fibers::launch::post, [&total, times] {
+            yield_times(times);
             total += times;
-        }));
+        });
     for (auto &f : fiber)
         f.join();
+    rival_span(rival_now() - begin);
     return total;
 }
 
+// The clock starts when all have begun and yielded a while, and stops when the last is through; the yield
+// in which each waited for the last one counts. One thread, so the counters are plain.
 template <uint64_t Members> static uint64_t ring(uint64_t n, int)
 {
-    return yielding(Members, n / Members + 1);
+    const uint64_t rounds = n / Members + 1;
+    std::vector<fibers::fiber> fiber(Members);
+    uint64_t ready = 0, done = 0;
+    int64_t begin = 0, end = 0;
+
+    for (auto &f : fiber)
+        f = start(fibers::launch::post, [&] {
+            yield_times(rounds / 8 + 4);
+            if (++ready == Members)
+                begin = rival_now();
+            while (ready < Members)
+                boost::this_fiber::yield();
+            yield_times(rounds);
+            if (++done == Members)
+                end = rival_now();
+        });
+    for (auto &f : fiber)
+        f.join();
+    rival_span(end - begin);
+    return Members * (rounds + 1);
 }
 
 static const rival_case cases[] = {
@@ -220,6 +249,9 @@ int main(int argc, char **argv)
     fibers::condition_variable_any end_condition;
     bool end = false;
 
+    // Else the memory of all stacks goes back to the kernel after a round, and the next one times page faults.
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); // so that arrays do not move the stacks to other pages
     if (workers > 1)
         fibers::use_scheduling_algorithm<fibers::algo::shared_work>();
     for (int i = 1; i < workers; i++)
