@@ -21,9 +21,9 @@ static uint64_t leaves(uint64_t n)
 {
     uint64_t sum = 0;
 
-    for (uint64_t i = 0; i < n; i++) {
-        tbb::task_group group;
+    tbb::task_group group;
 
+    for (uint64_t i = 0; i < n; i++) {
         group.run([&] { sum += leaf(i); });
         group.wait();
     }
@@ -182,8 +182,9 @@ static uint64_t spawn_join(uint64_t n)
 {
     uint64_t sum = 0;
 
+    tbb::task_group group;
+
     for (uint64_t i = 0; i < n; i++) {
-        tbb::task_group group;
         uint64_t x = 0;
 
         group.run([&] { x = 2; });
@@ -195,15 +196,17 @@ static uint64_t spawn_join(uint64_t n)
 
 static uint64_t queued(uint64_t n)
 {
-    std::vector<uint64_t> of(n);
+    std::vector<uint64_t> of(n); // touched before the clock
     tbb::task_group group;
     uint64_t sum = 0;
+    int64_t begin = rival_now();
 
     for (uint64_t i = 0; i < n; i++)
         group.run([i, &of] { of[i] = i ^ 0x5a5a; });
     group.wait();
     for (uint64_t x : of)
         sum += x;
+    rival_span(rival_now() - begin);
     return sum;
 }
 
