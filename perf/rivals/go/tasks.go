@@ -21,10 +21,19 @@ func spawnJoin(n uint64) (sum uint64) {
 	return sum
 }
 
+// An array whose pages are there, so that no page fault is timed.
+func touched(n uint64) []uint64 {
+	array := make([]uint64, n)
+	for i := range array {
+		array[i] = 1
+	}
+	return array
+}
+
 func queued(n uint64) (sum uint64) {
+	results := touched(n)
 	before := memoryBytes()
 	begin := time.Now()
-	results := make([]uint64, n)
 	var group sync.WaitGroup
 	group.Add(int(n))
 	for i := uint64(0); i < n; i++ {
@@ -35,7 +44,7 @@ func queued(n uint64) (sum uint64) {
 	}
 	spent := time.Since(begin)
 	if runtime.GOMAXPROCS(0) == 1 { // all exist, hardly one has begun
-		bytesOfEach(memoryBytes()-before-int64(8*n), n)
+		bytesOfEach(memoryBytes()-before, n)
 	}
 	begin = time.Now()
 	group.Wait()
@@ -52,7 +61,7 @@ func suspended(n uint64) (sum uint64) {
 	for i := range gates {
 		gates[i] = make(chan struct{}, 1)
 	}
-	results := make([]uint64, n)
+	results := touched(n)
 	var waiting int64
 	var group sync.WaitGroup
 	group.Add(int(n))
@@ -86,30 +95,42 @@ func suspended(n uint64) (sum uint64) {
 
 const yields = 10
 
+func yieldTimes(times uint64) {
+	for k := uint64(0); k < times; k++ {
+		runtime.Gosched()
+	}
+}
+
 func yielding(n uint64) uint64 {
 	var total uint64
 	all(n, func(uint64) {
-		for k := 0; k < yields; k++ {
-			runtime.Gosched()
-		}
+		yieldTimes(yields)
 		atomic.AddUint64(&total, yields)
 	})
 	return total
 }
 
+// The clock starts when all have begun and yielded a while, and stops when the last is through; the yield
+// in which each waited for the last one counts.
 func ringOf(members uint64) func(n uint64) uint64 {
 	return func(n uint64) uint64 {
 		rounds := n/members + 1
-		begin := time.Now()
-		var total uint64
+		var ready, done uint64
+		var begin time.Time
 		all(members, func(uint64) {
-			for k := uint64(0); k < rounds; k++ {
+			yieldTimes(rounds/8 + 4)
+			if atomic.AddUint64(&ready, 1) == members {
+				begin = time.Now()
+			}
+			for atomic.LoadUint64(&ready) < members {
 				runtime.Gosched()
 			}
-			atomic.AddUint64(&total, rounds)
+			yieldTimes(rounds)
+			if atomic.AddUint64(&done, 1) == members {
+				span = time.Since(begin)
+			}
 		})
-		span = time.Since(begin)
-		return total
+		return members * (rounds + 1)
 	}
 }
 
