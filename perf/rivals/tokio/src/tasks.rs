@@ -18,6 +18,13 @@ pub async fn spawn_join(n: u64) -> Said {
     Said::sum(sum)
 }
 
+/// Room for n, whose pages are there, so that no page fault is timed.
+pub fn touched<T>(n: u64) -> Vec<T> {
+    let mut room = Vec::with_capacity(n as usize);
+    unsafe { std::ptr::write_bytes(std::hint::black_box(room.as_mut_ptr()), 1, n as usize) };
+    room
+}
+
 async fn sum_of(handles: Vec<JoinHandle<u64>>) -> u64 {
     let mut sum = 0;
     for handle in handles {
@@ -27,7 +34,7 @@ async fn sum_of(handles: Vec<JoinHandle<u64>>) -> u64 {
 }
 
 pub async fn queued(n: u64, workers: usize) -> Said {
-    let mut handles = Vec::with_capacity(n as usize);
+    let mut handles = touched(n);
     let before = memory_bytes();
     let begin = Instant::now();
     for i in 0..n {
@@ -35,8 +42,7 @@ pub async fn queued(n: u64, workers: usize) -> Said {
     }
     let spawning = begin.elapsed();
     // With one worker, this one, all exist and none has begun.
-    let handle_bytes = n as i64 * std::mem::size_of::<JoinHandle<u64>>() as i64;
-    let bytes = (workers == 1).then(|| (memory_bytes() - before - handle_bytes) as f64 / n as f64);
+    let bytes = (workers == 1).then(|| (memory_bytes() - before) as f64 / n as f64);
     let begin = Instant::now();
     let checksum = sum_of(handles).await;
     Said { checksum, span: Some(spawning + begin.elapsed()), bytes, figures: vec![] }
@@ -46,7 +52,7 @@ pub async fn queued(n: u64, workers: usize) -> Said {
 pub async fn suspended(n: u64) -> Said {
     let gates: Arc<Vec<Notify>> = Arc::new((0..n).map(|_| Notify::new()).collect());
     let waiting = Arc::new(AtomicU64::new(0));
-    let mut handles = Vec::with_capacity(n as usize);
+    let mut handles = touched(n);
     let before = memory_bytes();
     let begin = Instant::now();
     for i in 0..n {
@@ -57,9 +63,14 @@ pub async fn suspended(n: u64) -> Said {
             i ^ 0x5a5a
         }));
     }
-    while waiting.load(SeqCst) < n {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    // tokio's own timers count in milliseconds, so a thread for blocking calls looks as often as others do.
+    tokio::task::spawn_blocking(move || {
+        while waiting.load(SeqCst) < n {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    })
+    .await
+    .unwrap();
     let start = begin.elapsed();
     let bytes = (memory_bytes() - before) as f64 / n as f64;
     let begin = Instant::now();
@@ -80,12 +91,41 @@ async fn yield_times(times: u64) -> u64 {
 }
 
 pub async fn yielding(n: u64) -> Said {
-    Said::sum(sum_of((0..n).map(|_| tokio::spawn(yield_times(10))).collect()).await)
+    let mut handles = touched(n);
+    let begin = Instant::now();
+    handles.extend((0..n).map(|_| tokio::spawn(yield_times(10))));
+    let checksum = sum_of(handles).await;
+    Said { checksum, span: Some(begin.elapsed()), ..Default::default() }
 }
 
+/// The clock starts when all have begun and yielded a while, and stops when the last is through; the yield
+/// in which each waited for the last one counts.
 pub async fn ring(n: u64, members: u64) -> Said {
     let rounds = n / members + 1;
-    Said::sum(sum_of((0..members).map(|_| tokio::spawn(yield_times(rounds))).collect()).await)
+    let (ready, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let origin = Instant::now();
+    let since_origin = move || origin.elapsed().as_nanos() as u64;
+    let (begin, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let handles = (0..members).map(|_| {
+        let (ready, done, begin, end) = (ready.clone(), done.clone(), begin.clone(), end.clone());
+        tokio::spawn(async move {
+            yield_times(rounds / 8 + 4).await;
+            if ready.fetch_add(1, SeqCst) + 1 == members {
+                begin.store(since_origin(), SeqCst);
+            }
+            while ready.load(SeqCst) < members {
+                yield_now().await;
+            }
+            yield_times(rounds).await;
+            if done.fetch_add(1, SeqCst) + 1 == members {
+                end.store(since_origin(), SeqCst);
+            }
+            rounds + 1
+        })
+    });
+    let checksum = sum_of(handles.collect()).await;
+    let span = Duration::from_nanos(end.load(SeqCst) - begin.load(SeqCst));
+    Said { checksum, span: Some(span), ..Default::default() }
 }
 
 /// Channels of one: tokio has none that hold nothing.

@@ -3,8 +3,9 @@
 // Timers and delays: the cases of perf/timers.c, wake.c, idle.c, burst.c, fairness.c and skew.c.
 // tokio's timers count in milliseconds.
 
-use crate::{spread, Said};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::{spread, tasks::touched, Said};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -58,14 +59,15 @@ pub async fn sleep_late(n: u64) -> Said {
 }
 
 pub async fn sleepers(n: u64) -> Said {
-    let handles: Vec<_> =
-        (0..n).map(|i| tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40))).await })).collect();
+    let mut handles = touched(n);
+    let begin = Instant::now();
+    handles.extend((0..n).map(|i| tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40))).await })));
     let mut done = 0;
     for handle in handles {
         handle.await.unwrap();
         done += 1;
     }
-    Said::sum(done)
+    Said { checksum: done, span: Some(begin.elapsed()), ..Default::default() }
 }
 
 /// A thread of its own wakes a task while all workers sleep.
@@ -94,22 +96,29 @@ pub async fn idle(n: u64) -> Said {
 /// n times a thousand tasks at once, from a thread that is no worker, when all workers sleep: how long
 /// after its spawn each begins.
 pub async fn burst(n: u64) -> Said {
+    const SIZE: usize = 1000;
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    const NONE: AtomicI64 = AtomicI64::new(0);
+    static DELAYS: [AtomicI64; SIZE] = [NONE; SIZE];
     let runtime = tokio::runtime::Handle::current();
     let (sender, mut result) = mpsc::channel(1);
     std::thread::spawn(move || {
         let mut delays = Vec::new();
         for round in 0..n + 4 {
             std::thread::sleep(ms(5));
-            let spawned = (0..1000).map(|_| {
+            DONE.store(0, Relaxed);
+            for delay in &DELAYS {
                 let begin = Instant::now();
-                runtime.spawn(async move { begin.elapsed().as_nanos() as i64 })
-            });
-            let handles: Vec<_> = spawned.collect();
-            for handle in handles {
-                let delay = runtime.block_on(handle).unwrap();
-                if round >= 4 {
-                    delays.push(delay);
-                }
+                runtime.spawn(async move {
+                    delay.store(begin.elapsed().as_nanos() as i64, Relaxed);
+                    DONE.fetch_add(1, Release); // pairs with the loop below
+                });
+            }
+            while DONE.load(Acquire) < SIZE {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            if round >= 4 {
+                delays.extend(DELAYS.iter().map(|delay| delay.load(Relaxed)));
             }
         }
         sender.blocking_send(delays).unwrap();
