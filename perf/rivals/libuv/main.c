@@ -231,9 +231,12 @@ static uint64_t burst(uint64_t n, int workers)
 int main(int argc, char **argv)
 {
     static const struct rival_case cases[] = {
-        {"cancel + re-arm", rearm, RIVAL_NOT}, {"sleepers", sleepers, RIVAL_SAME},
-        {"sleep of 900 us, late", sleep_late, RIVAL_NOT}, {"idle", idle, RIVAL_NOT},
-        {"wake", wake, RIVAL_NOT},             {"burst", burst, RIVAL_NOT},
+        {"cancel + re-arm in one thread", rearm, RIVAL_NOT},
+        {"sleepers", sleepers, RIVAL_SAME},
+        {"sleep of 900 us, late", sleep_late, RIVAL_NOT},
+        {"idle", idle, RIVAL_NOT},
+        {"wake", wake, RIVAL_NOT},
+        {"burst", burst, RIVAL_NOT},
     };
     char version[64];
 
