@@ -3,8 +3,10 @@
  * The bare change of stacks, without a scheduler: what everything else costs at least.
  *
  * Measured on the routines of core/arch/switch.h themselves, which is why this program needs the
- * static library. "There and back" is a pair of flow__switch between two contexts, as other
- * libraries give it. "Call and return" is flow__call of a function that ends without ever having
+ * static library. "There and back" is a pair of flow__switch between two contexts. What other
+ * libraries have also saves and loads MXCSR and the x87 control word at each switch; ours does that
+ * only for tasks with FLOW_FP_ENVIRONMENT, so "with the FP environment" is the row of equal work, and the one
+ * that is compared. "Call and return" is flow__call of a function that ends without ever having
  * switched: what a task that never suspends pays for its stack. A plain call through a pointer is
  * there for scale. No runtime is started: everything happens on the main thread, which is not
  * pinned. */
@@ -19,6 +21,16 @@ struct bouncer {
     struct flow__context outside, inside;
 };
 
+static inline long switch_with_fp(struct flow__context *from, struct flow__context *to, long value)
+{
+    struct flow__fp_environment own;
+
+    flow__fp_save(&own);
+    value = flow__switch(from, to, value);
+    flow__fp_load(&own);
+    return value;
+}
+
 /* Adds one to whatever it is given. Having been switched away from, it must never return. */
 static long bounce(void *arg)
 {
@@ -30,27 +42,52 @@ static long bounce(void *arg)
     return 0;
 }
 
-static int64_t time_switches(struct bouncer *b, uint64_t n)
+static long bounce_with_fp(void *arg)
 {
+    struct bouncer *b = arg;
     long value = 0;
-    int64_t start = bench_now();
 
-    for (uint64_t i = 0; i < n; i++)
-        value = flow__switch(&b->outside, &b->inside, value);
-    start = bench_now() - start;
-    bench_check((uint64_t)value == n, "%ld of %ld switches came back", value, (long)n);
-    return start;
+    for (;;)
+        value = switch_with_fp(&b->inside, &b->outside, value + 1);
+    return 0;
+}
+
+/* A copy for each switch, so that it is called directly. */
+#define TIME_SWITCHES(name, SWITCH)                                                                \
+    static int64_t name(struct bouncer *b, uint64_t n)                                             \
+    {                                                                                              \
+        long value = 0;                                                                            \
+        int64_t start = bench_now();                                                               \
+                                                                                                   \
+        for (uint64_t i = 0; i < n; i++)                                                           \
+            value = SWITCH(&b->outside, &b->inside, value);                                        \
+        start = bench_now() - start;                                                               \
+        bench_check((uint64_t)value == n, "%ld of %ld switches came back", value, (long)n);        \
+        return start;                                                                              \
+    }
+
+TIME_SWITCHES(time_switches, flow__switch)
+TIME_SWITCHES(time_switches_with_fp, switch_with_fp)
+
+static void measure_switch(const struct bench_run *run, long (*entry)(void *),
+                           int64_t (*time)(struct bouncer *, uint64_t))
+{
+    struct bouncer b;
+    long first = flow__call(&b.outside, stack + STACK_BYTES, entry, &b);
+
+    bench_check(first == 1, "flow__call gave %ld", first);
+    time(&b, run->n / 10 + 1);
+    bench_value(run->name, run->n, "ns", (double)time(&b, run->n) / (double)run->n);
 }
 
 static void run_switch(const struct bench_run *run)
 {
-    struct bouncer b;
-    long first = flow__call(&b.outside, stack + STACK_BYTES, bounce, &b);
+    measure_switch(run, bounce, time_switches);
+}
 
-    bench_check(first == 1, "flow__call gave %ld", first);
-    time_switches(&b, run->n / 10 + 1);
-    bench_value("switch there and back/flow", run->n, "ns",
-                (double)time_switches(&b, run->n) / (double)run->n);
+static void run_switch_with_fp(const struct bench_run *run)
+{
+    measure_switch(run, bounce_with_fp, time_switches_with_fp);
 }
 
 static long add_one(void *arg)
@@ -103,12 +140,15 @@ static void run_rival(const struct bench_run *run)
     bench_rival_time(run, run->n);
 }
 
+#define WITH_FP "switch there and back with the FP environment"
+
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
         {"switch there and back/flow", run_switch, 20000000, 2000000, .no_workers = true},
-        {"switch there and back/boost_context", run_rival, 20000000, 2000000, .no_workers = true},
-        {"switch there and back/ucontext", run_rival, 1000000, 100000, .no_workers = true},
+        {WITH_FP "/flow", run_switch_with_fp, 20000000, 2000000, .no_workers = true},
+        {WITH_FP "/boost_context", run_rival, 20000000, 2000000, .no_workers = true},
+        {WITH_FP "/ucontext", run_rival, 1000000, 100000, .no_workers = true},
         {"call and return/flow", run_call, 20000000, 2000000, .no_workers = true},
         {"call and return/(plain)", run_plain, 20000000, 2000000, .no_workers = true},
     };

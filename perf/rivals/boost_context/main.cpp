@@ -27,7 +27,7 @@ static uint64_t there_and_back(uint64_t n, int)
 
 int main(int argc, char **argv)
 {
-    static const rival_case cases[] = {{"switch there and back", there_and_back, RIVAL_EIGHTH}};
+    static const rival_case cases[] = {{"switch there and back with the FP environment", there_and_back, RIVAL_EIGHTH}};
 
     return rival_main(argc, argv, "Boost " BOOST_LIB_VERSION, cases, 1);
 }

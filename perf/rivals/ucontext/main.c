@@ -35,7 +35,7 @@ static uint64_t there_and_back(uint64_t n, int workers)
 int main(int argc, char **argv)
 {
     static const struct rival_case cases[] = {
-        {"switch there and back", there_and_back, RIVAL_EIGHTH}};
+        {"switch there and back with the FP environment", there_and_back, RIVAL_EIGHTH}};
     char version[64];
 
     snprintf(version, sizeof version, "glibc %s", gnu_get_libc_version());
