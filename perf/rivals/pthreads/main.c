@@ -5,6 +5,7 @@
 
 #include <gnu/libc-version.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 
 /* ---- threads ---- */
@@ -47,10 +48,25 @@ static void *count(void *arg)
     return arg;
 }
 
-static uint64_t mutex(uint64_t n, int threads)
+/* Has threads run on as many CPUs as there are workers; the next ones inherit it. */
+static void keep_to(int cpus)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set))
+        abort();
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &set) && cpus-- <= 0)
+            CPU_CLR(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set))
+        abort();
+}
+
+static uint64_t mutex(uint64_t n, int threads, int cpus)
 {
     pthread_t thread[8];
 
+    keep_to(cpus);
     shared.counter = 0;
     shared.each = n / (uint64_t)threads;
     for (int i = 0; i < threads; i++)
@@ -63,14 +79,12 @@ static uint64_t mutex(uint64_t n, int threads)
 
 static uint64_t mutex_alone(uint64_t n, int workers)
 {
-    (void)workers;
-    return mutex(n, 1);
+    return mutex(n, 1, workers);
 }
 
 static uint64_t mutex_of_8(uint64_t n, int workers)
 {
-    (void)workers;
-    return mutex(n, 8);
+    return mutex(n, 8, workers);
 }
 
 /* ---- waking a thread that waits for a condition ---- */
