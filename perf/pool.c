@@ -8,7 +8,8 @@
  *   one way   a coroutine on worker 0 takes and writes blocks, one on worker 1 reads them and gives
  *             them back; pointers go through a ring of 1,024. n blocks, ns for each
  *
- * All allocators run the same loops in the same coroutines. A rival comes in by LD_PRELOAD: its run
+ * All allocators run the same loops in the same coroutines, and are called directly; malloc, which
+ * another library may replace, through the loader's table. A rival comes in by LD_PRELOAD: its run
  * executes itself once more. The bare list is a free list in the loop's own frame: what no allocator
  * with a call can reach. */
 #include "perf/bench.h"
@@ -41,18 +42,14 @@ static inline void give_to_pool(void *block)
     bench_check(!r, "flow_pool_free: %d", r);
 }
 
-/* Through a pointer that the compiler cannot see through, or it leaves the pair out. */
-static void *(*volatile malloc_seen)(size_t) = malloc;
-static void (*volatile free_seen)(void *) = free;
-
 static inline void *take_from_malloc(size_t bytes)
 {
-    return malloc_seen(bytes);
+    return malloc(bytes);
 }
 
 static inline void give_to_malloc(void *block)
 {
-    free_seen(block);
+    free(block);
 }
 
 /* ---- loops; a copy for each allocator, so that the calls are direct ---- */
