@@ -9,8 +9,9 @@
  * time goes into page faults and guards. The second round is warm.
  *
  * Memory is what is resident plus the page tables for it, cold, both as growth over n. Wakers and
- * handles lie in arrays that were touched before and are not part of it. The number of VMAs is the
- * process's: the kernel allows 65,530 by default, which is what guards by mprotect run into. */
+ * handles lie in arrays that were touched before and are not part of it; rivals' too. The number of
+ * VMAs is the process's: the kernel allows 65,530 by default, which is what guards by mprotect run
+ * into. */
 #include "perf/bench.h"
 
 #include <errno.h>

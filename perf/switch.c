@@ -3,13 +3,13 @@
  * The bare change of stacks, without a scheduler: what everything else costs at least.
  *
  * Measured on the routines of core/arch/switch.h themselves, which is why this program needs the
- * static library. "There and back" is a pair of flow__switch between two contexts. What other
- * libraries have also saves and loads MXCSR and the x87 control word at each switch; ours does that
- * only for tasks with FLOW_FP_ENVIRONMENT, so "with the FP environment" is the row of equal work, and the one
- * that is compared. "Call and return" is flow__call of a function that ends without ever having
- * switched: what a task that never suspends pays for its stack. A plain call through a pointer is
- * there for scale. No runtime is started: everything happens on the main thread, which is not
- * pinned. */
+ * static library. "There and back" is a pair of flow__switch between two contexts. Other libraries
+ * also save and load MXCSR and the x87 control word at each switch; the runtime does that only for
+ * tasks with FLOW_FP_ENVIRONMENT. So "with the FP environment" is what is compared.
+ *
+ * "Call and return" is flow__call of a function that ends without ever having switched: what a
+ * task that never suspends pays for its stack. A plain call through a pointer is there for scale. No
+ * runtime is started: everything happens on the main thread, which is not pinned. */
 #include "core/arch/switch.h"
 #include "perf/bench.h"
 

@@ -14,7 +14,8 @@
  * Memory is the growth of what is resident, and its page tables, over n, cold. With one worker the
  * coroutine that queues is all that runs, so after the last flow_spawn every task is queued and none
  * has begun: that is the moment to look. With more workers others begin at once and there is no such
- * moment. The array of handles is the caller's, and lies in memory that was touched before. */
+ * moment. The array of handles or results is the caller's, and lies in memory that was touched before
+ * the clock starts; rivals' too. */
 #include "perf/bench.h"
 
 #include <stdio.h>

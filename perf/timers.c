@@ -5,13 +5,13 @@
  *
  * Most deadlines of a server are taken back before they come, so the first question is what a
  * cancel and a re-arm cost while many are armed. It is asked twice:
- *   "cancel + re-arm" goes through public interfaces: tasks of ours wait in flow_suspend with a deadline
- *       an hour away; waking one cancels its timer, and it suspends again with a new one. The same
- *       without a deadline, on the same tasks, shows what of this is the timer's. Go's and tokio's
- *       timers too may be set anew by any thread; one goroutine, or task, does it;
- *   "in one thread" is what no other thread may touch: core/timer.h itself, as a worker calls it, hence
- *       the static library, on the main thread and with a clock that the loop moves; and libuv's
- *       timers. Ours is no interface that a user could call.
+ *   "cancel + re-arm" goes through public interfaces: tasks of ours wait in flow_suspend with a
+ *       deadline an hour away; waking one cancels its timer, and it suspends again with a new one. The
+ *       same without a deadline, on the same tasks, shows what of this is the timer's. Go's and
+ *       tokio's timers too may be set anew by any thread; one goroutine, or task, does it;
+ *   "in one thread" is for timers that no other thread may touch: libuv's, and core/timer.h itself
+ *       (hence the static library), on the main thread with a clock that the loop moves. No user can
+ *       call that: "internal wheel".
  * Timers are visited in an order that no prefetcher guesses, as answers of clients come.
  *
  * Then lateness: sleeps of 900 us one after the other (a span shorter than a tick of most clocks);
@@ -64,7 +64,8 @@ static void run_wheel(const struct bench_run *run)
         flow__timer_remove(wheel, &timers[i]);
     bench_check(!wheel->armed && flow__timers_next(wheel) == INT64_MAX, "the wheel is not empty");
     flow__timers_free(wheel);
-    bench_value("cancel + re-arm in one thread/flow, internal wheel", run->n, "ns", (double)elapsed / (double)ops);
+    bench_value("cancel + re-arm in one thread/flow, internal wheel", run->n, "ns",
+                (double)elapsed / (double)ops);
 }
 
 /* ---- the same through flow_suspend ---- */

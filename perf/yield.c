@@ -12,7 +12,8 @@
  *
  * The members of rings are pinned to worker 0, or a second worker might take one and they would not meet. They wait
  * for each other before the clock starts and go on yielding after it has stopped. The worker's own
- * count of dispatches tells that every yield in between really went through the scheduler. */
+ * count of dispatches tells that every yield in between really went through the scheduler. Rivals
+ * start their clock when all members have begun, too, and stop it when the last one is through. */
 #include "perf/bench.h"
 
 #include <stdlib.h>

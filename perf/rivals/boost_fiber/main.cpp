@@ -249,7 +249,7 @@ int main(int argc, char **argv)
     fibers::condition_variable_any end_condition;
     bool end = false;
 
-    // Else the memory of all stacks goes back to the kernel after a round, and the next one times page faults.
+    // Else all stacks go back to the kernel after a round, and the next one times page faults.
     mallopt(M_TRIM_THRESHOLD, INT_MAX);
     mallopt(M_MMAP_THRESHOLD, 32 << 20); // so that arrays do not move the stacks to other pages
     if (workers > 1)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// moodycamel::ConcurrentQueue, unbounded; no order between producers. Each thread has a token of each kind, as
-// its documentation recommends. See perf/rivals/README.
+// moodycamel::ConcurrentQueue, unbounded; no order between producers. Each thread has a token of each
+// kind, as its documentation recommends. See perf/rivals/README.
 #include "../containers.hpp"
 
 #include <concurrentqueue/concurrentqueue.h>

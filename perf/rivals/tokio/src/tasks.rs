@@ -63,7 +63,7 @@ pub async fn suspended(n: u64) -> Said {
             i ^ 0x5a5a
         }));
     }
-    // tokio's own timers count in milliseconds, so a thread for blocking calls looks as often as others do.
+    // tokio's own timers count in milliseconds, so a thread for blocking calls looks as often as others.
     tokio::task::spawn_blocking(move || {
         while waiting.load(SeqCst) < n {
             std::thread::sleep(Duration::from_micros(200));

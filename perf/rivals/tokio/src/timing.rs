@@ -61,7 +61,9 @@ pub async fn sleep_late(n: u64) -> Said {
 pub async fn sleepers(n: u64) -> Said {
     let mut handles = touched(n);
     let begin = Instant::now();
-    handles.extend((0..n).map(|i| tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40))).await })));
+    for i in 0..n {
+        handles.push(tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40))).await }));
+    }
     let mut done = 0;
     for handle in handles {
         handle.await.unwrap();
