@@ -195,6 +195,15 @@ static flow_result call_with_fp(void *arg)
     return job->fn(job->arg);
 }
 
+/* The CPU has the environment of `self`, which runs; an owner that calls it waits with its own. */
+static void take_fp(struct flow__task *owner, struct flow__task *self, struct flow__fp_environment *fp)
+{
+    if (owner == self)
+        flow__fp_save(fp);
+    else
+        *fp = *owner->fp;
+}
+
 /* What any other thread needs to know to run it. */
 static void describe(struct flow_job *job, struct flow__task *self)
 {
@@ -206,7 +215,7 @@ static void describe(struct flow_job *job, struct flow__task *self)
 #endif
     job->task = owner;
     if (flow__unlikely(flow__has(owner, FLOW_FP_ENVIRONMENT)))
-        flow__fp_save(fp_of(job));
+        take_fp(owner, self, fp_of(job));
     count_open(job, 1);
 }
 

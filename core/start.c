@@ -181,12 +181,17 @@ flow__unsanitized long flow__task_main(void *arg)
 flow__unsanitized long flow__call_with_fp(struct flow__worker *w, struct flow__strand *from,
                                           void *top, struct flow__task *t)
 {
+    struct flow__task *caller = from == &w->strand ? NULL : flow__task_of_strand(from);
     struct flow__fp_environment fp;
     long r;
 
     flow__fp_save(&fp);
+    if (caller)
+        caller->fp = &fp; /* its jobs may become tasks meanwhile */
     flow__fp_load(&w->fp);
     r = flow__call(&from->context, top, flow__task_main, t);
     flow__fp_load(&fp);
+    if (caller)
+        caller->fp = NULL;
     return r;
 }

@@ -141,6 +141,7 @@ struct flow__task {
             void *arg;
         };
         struct flow__timer timer; /* while `timed`: of the present suspension; home worker only */
+        struct flow__fp_environment *fp; /* while it calls a task with another one: its own */
         flow_result result;       /* from its end on */
     };
     union {
@@ -169,6 +170,11 @@ _Static_assert(sizeof(struct flow__task) == 128, "a queued task costs two cache 
 static inline struct flow__task *flow__task_of_link(struct flow__link *link)
 {
     return (struct flow__task *)((char *)link - offsetof(struct flow__task, link));
+}
+
+static inline struct flow__task *flow__task_of_strand(struct flow__strand *strand)
+{
+    return (struct flow__task *)((char *)strand - offsetof(struct flow__task, strand));
 }
 
 static inline struct flow__task *flow__task_of_timer(struct flow__timer *timer)

@@ -716,19 +716,74 @@ static flow_result round_up(void *arg)
     return flow_ok(NULL);
 }
 
-static void it_rounds_as_its_coroutine(void **state)
+static void with_an_fp_environment(flow_fn fn)
 {
     struct flow_spawn_options options = FLOW_SPAWN_INIT;
     flow_task task;
 
-    (void)state;
     if (TEST_VALGRIND)
         skip(); /* it rounds to nearest only */
     test_start();
     options.flags = FLOW_FP_ENVIRONMENT;
-    assert_int_equal(flow_spawn_with(&task, &options, round_up, NULL), 0);
+    assert_int_equal(flow_spawn_with(&task, &options, fn, NULL), 0);
     assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
     test_stop();
+    assert_no_failures();
+}
+
+static void it_rounds_as_its_coroutine(void **state)
+{
+    (void)state;
+    with_an_fp_environment(round_up);
+}
+
+/* Called by one that rounds upward: it suspends, or forks until a thief has had time to ask. */
+static flow_result round_to_nearest(void *arg)
+{
+    struct flow_job job;
+    int forks = arg ? TEST_ROUNDS(20000, 2000) : 0;
+
+    EXPECT_EQ(fegetround(), FE_TONEAREST);
+    for (int i = 0; i < forks; i++) {
+        flow_fork(&job, count_begun, &(atomic_int){0});
+        flow_sync(&job);
+    }
+    if (!arg)
+        EXPECT_EQ(flow_yield(), 0);
+    return flow_ok(NULL);
+}
+
+static flow_result call_with_spawn_now(void *arg)
+{
+    return flow_ok_i64(flow_spawn_now(NULL, round_to_nearest, arg));
+}
+
+static flow_result rounding(void *arg)
+{
+    (void)arg;
+    return flow_ok_i64(fegetround());
+}
+
+static flow_result round_up_and_call(void *arg)
+{
+    struct flow_job job;
+
+    (void)arg;
+    fesetround(FE_UPWARD);
+    for (intptr_t i = 0; i < 40; i++) {
+        flow_fork(&job, rounding, NULL);
+        EXPECT_EQ(flow_spawn_now(NULL, i & 2 ? call_with_spawn_now : round_to_nearest, (void *)(i & 1)), 0);
+        EXPECT_EQ(flow_sync(&job).i64, FE_UPWARD);
+        EXPECT_EQ(fegetround(), FE_UPWARD);
+    }
+    fesetround(FE_TONEAREST);
+    return flow_ok(NULL);
+}
+
+static void it_does_not_round_as_one_that_is_called(void **state)
+{
+    (void)state;
+    with_an_fp_environment(round_up_and_call);
 }
 
 /* ---- locks ---- */
@@ -858,6 +913,7 @@ int main(void)
         TEST(who_it_is),
         TEST(its_result_is_for_sync),
         TEST(it_rounds_as_its_coroutine),
+        TEST(it_does_not_round_as_one_that_is_called),
         TEST(a_large_stack_is_inherited),
         TEST(jobs_lock),
         TEST(errors_come_up),
