@@ -28,6 +28,8 @@
  * Runs on the worker's thread; flow__job_is_offered and flow__steal_job on the thief's. */
 #include "core/job.h"
 
+#include "core/ambient.h"
+#include "core/group.h"
 #include "core/join.h"
 #include "core/life.h"
 #include "core/queues.h"
@@ -274,12 +276,14 @@ void flow__fork_slowly(struct flow_job *job)
 static void become(struct flow__worker *w, struct flow__task *t, struct flow_job *job)
 {
     struct flow__task *owner = job->task;
-    uint32_t inherited = load_relaxed(&owner->flags) & (FLOW_ROAM | FLOW_FP_ENVIRONMENT);
+    uint32_t owners = load_relaxed(&owner->flags);
+    uint32_t inherited = owners & (FLOW_ROAM | FLOW_FP_ENVIRONMENT | FLOW__SPARED);
 
-    flow__reset_task(t, job->fn, job->arg, (void *)(uintptr_t)job->fn, FLOW__LIFE_JOINING);
+    if (owners & FLOW__SHIELDED)
+        inherited |= FLOW__SPARED;
+    flow__reset_task(t, job->fn, job->arg, (void *)(uintptr_t)job->fn, inherited, FLOW__LIFE_JOINING);
     flow__count(w, spawned);
     t->stack_class = owner->stack_class;
-    store_relaxed(&t->flags, load_relaxed(&t->flags) | inherited);
     if (inherited & FLOW_FP_ENVIRONMENT) {
         t->fn = call_with_fp;
         t->arg = job;
@@ -442,7 +446,7 @@ bool flow__take_job_back(struct flow_job *job)
 static void await_end(struct flow__task *self, struct flow__task *t, bool cancel)
 {
     int r = cancel ? -ECANCELED : flow__await_end(t, self, false, FLOW__WHY_SYNC, FLOW_FOREVER);
-    int reason = cancel ? FLOW_CANCEL_SIBLING : flow_cancel_reason();
+    int reason = cancel && !flow__must_leave(self) ? FLOW_CANCEL_SIBLING : flow_cancel_reason();
 
     if (!r)
         return;

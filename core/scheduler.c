@@ -243,7 +243,8 @@ static void dispatch(struct flow__worker *w, struct flow__task *t)
     if (t->stack) {
         resume(w, t);
     } else if (flow__unlikely(flow__is_cancelled(t) ||
-                              load_relaxed(&flow__runtime.state) == FLOW__STOPPING)) {
+                              (load_relaxed(&flow__runtime.state) == FLOW__STOPPING &&
+                               !flow__has(t, FLOW__SPARED)))) {
         flow__finish_unstarted(w, t, -ECANCELED);
     } else {
         start(w, t);

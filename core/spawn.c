@@ -42,7 +42,7 @@ static inline struct flow__task *new_task(struct flow__worker *w, flow_fn fn, vo
 
     if (flow__unlikely(!t))
         return NULL;
-    flow__reset_task(t, fn, arg, site, life);
+    flow__reset_task(t, fn, arg, site, 0, life);
     flow__count(w, spawned);
     return t;
 }
@@ -54,7 +54,7 @@ static struct flow__task *new_foreign_task(struct flow__group *g, flow_fn fn, vo
     struct flow__task *t = may_spawn(fn) ? flow__take_foreign_block(g) : NULL;
 
     if (t)
-        flow__reset_task(t, fn, arg, site, life);
+        flow__reset_task(t, fn, arg, site, 0, life);
     return t;
 }
 

@@ -6,17 +6,17 @@
 
 #include "core/worker.h"
 
-/* Fills in a block that was just taken: a task of the default kind that has not been queued. `life`
- * has the flags that it begins with. */
+/* Fills in a block that was just taken: a task of the default kind, but for more `flags`, that has not been
+ * queued. `life` has the flags that it begins with. */
 static inline void flow__reset_task(struct flow__task *t, flow_fn fn, void *arg, void *site,
-                                    unsigned life)
+                                    uint32_t flags, unsigned life)
 {
     struct flow__runtime *rt = &flow__runtime;
 
     t->fn = fn;
     t->arg = arg;
     t->spawn_site = site;
-    store_relaxed(&t->flags, rt->options.roam ? FLOW_ROAM : 0);
+    store_relaxed(&t->flags, flags | (rt->options.roam ? FLOW_ROAM : 0));
     t->stack_class = (uint8_t)rt->default_class;
     /* A new life: not cancelled, not waiting; the epoch goes on counting. */
     store_relaxed(&t->wait, load_relaxed(&t->wait) >> FLOW__EPOCH_SHIFT << FLOW__EPOCH_SHIFT);

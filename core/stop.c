@@ -22,7 +22,7 @@ static void cancel_if_live(struct flow__worker *w, uint32_t slot)
     struct flow__task *t = &flow__registry.base[slot];
     uint64_t life = load_acquire(&t->life);
 
-    if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)))
+    if (life != 0 && !(life & (FLOW__LIFE_FREE | FLOW__LIFE_FINISHED)) && !flow__has(t, FLOW__SPARED))
         flow__cancel_block(w, t, FLOW_CANCEL_STOP);
 }
 

@@ -78,6 +78,7 @@ enum { /* task->flags: the public FLOW_ROAM, FLOW_PINNED, FLOW_FP_ENVIRONMENT an
        FLOW__AMBIENT = 1 << 11,  /* has an ambient deadline, see core/ambient.h */
        FLOW__LIMITED = 1 << 12,  /* and that ends the suspension it is in */
        FLOW__TAIL = 1 << 13,     /* has waited as the last deed of a call, and not yielded since */
+       FLOW__SPARED = 1 << 14,   /* a job of one in a shield: flow_stop does not cancel it, its syncer may */
 };
 
 enum flow__why { /* what a task waits for; for dumps */

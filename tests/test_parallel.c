@@ -247,6 +247,108 @@ static void cancellation_passes_through(void **state)
     test_stop();
 }
 
+/* Why it was cancelled is what the pieces that run elsewhere are told. */
+static atomic_int reason_of_piece[2];
+
+static int sleep_and_say_why(int64_t begin, int64_t end, void *arg)
+{
+    int r;
+
+    (void)end;
+    atomic_fetch_add((atomic_int *)arg, 1);
+    r = flow_sleep(FLOW_S(1000));
+    atomic_store(&reason_of_piece[begin], flow_cancel_reason());
+    return r;
+}
+
+static flow_result two_that_sleep(void *arg)
+{
+    return flow_ok_i64(flow_parallel_for(0, 2, 1, sleep_and_say_why, arg));
+}
+
+static void and_its_reason(void **state)
+{
+    (void)state;
+    test_start();
+    for (int i = 0; i < 10; i++) {
+        atomic_int begun = 0;
+        flow_task task;
+        flow_result result;
+
+        assert_int_equal(flow_spawn(&task, two_that_sleep, &begun), 0);
+        while (atomic_load(&begun) < 2)
+            test_nap(FLOW_US(20));
+        assert_int_equal(flow_cancel_with(task, FLOW_CANCEL_USER + 1), 0);
+        assert_int_equal(flow_join(task, &result, FLOW_FOREVER), 0);
+        assert_int_equal(result.i64, -ECANCELED);
+        assert_int_equal(atomic_load(&reason_of_piece[0]), FLOW_CANCEL_USER + 1);
+        assert_int_equal(atomic_load(&reason_of_piece[1]), FLOW_CANCEL_USER + 1);
+    }
+    test_stop();
+}
+
+/* The pieces of clean-up, in a shield, run to their end, wherever they do, though flow_stop has come; also
+ * where one waits for another that has not begun. */
+#define CLEAN_UPS 64
+
+static atomic_int begun_in_shield, done_in_shield, last_has_begun;
+
+static int clean_up(int64_t begin, int64_t end, void *arg)
+{
+    (void)end, (void)arg;
+    atomic_fetch_add(&begun_in_shield, 1);
+    if (begin == CLEAN_UPS - 1)
+        atomic_store(&last_has_begun, 1);
+    for (int i = 0; i == 0 || (begin == 0 && !atomic_load(&last_has_begun)); i++) {
+        int r = i < 10000 ? flow_sleep(FLOW_MS(1)) : -ETIMEDOUT;
+
+        if (r)
+            return r;
+    }
+    atomic_fetch_add(&done_in_shield, 1);
+    return 0;
+}
+
+static flow_result clean_up_in_a_shield(void *arg)
+{
+    FLOW_SHIELD(shield);
+
+    (void)arg;
+    EXPECT_EQ(flow_parallel_for(0, CLEAN_UPS, 1, clean_up, NULL), 0);
+    return flow_ok(NULL);
+}
+
+static void flow_stop_does_not_reach_into_a_shield(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        atomic_store(&begun_in_shield, 0);
+        atomic_store(&done_in_shield, 0);
+        atomic_store(&last_has_begun, 0);
+        test_start();
+        assert_int_equal(flow_spawn(NULL, clean_up_in_a_shield, NULL), 0);
+        while (!atomic_load(&begun_in_shield))
+            flow_now();
+        test_stop();
+        assert_int_equal(atomic_load(&done_in_shield), CLEAN_UPS);
+        assert_no_failures();
+    }
+}
+
+/* An error in it does. */
+static flow_result fail_in_a_shield(void *arg)
+{
+    FLOW_SHIELD(shield);
+
+    return long_waits(arg);
+}
+
+static void an_error_in_a_shield_cancels_too(void **state)
+{
+    (void)state;
+    test_in_coroutine(fail_in_a_shield);
+}
+
 /* Also where no piece ever waits. */
 static int cancel_first(int64_t begin, int64_t end, void *arg)
 {
@@ -586,6 +688,9 @@ int main(void)
         TEST(an_error_is_the_first_by_index),
         TEST(an_error_cancels_what_runs),
         TEST(cancellation_passes_through),
+        TEST(and_its_reason),
+        TEST(flow_stop_does_not_reach_into_a_shield),
+        TEST(an_error_in_a_shield_cancels_too),
         TEST(no_piece_begins_after_that),
         TEST(what_does_not_commute),
         TEST(the_same_to_the_last_bit),

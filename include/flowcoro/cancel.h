@@ -4,7 +4,8 @@
  *
  * A task is asked to end (flow_cancel, its scope, flow_stop), or its ambient deadline passes: from then
  * on every call in which it would wait gives -ECANCELED. Nothing is unwound behind its back; it cleans
- * up and returns. What it must still wait for meanwhile goes into a shield.
+ * up and returns. What it must still wait for meanwhile goes into a shield, with the jobs and the parallel loops
+ * in it; tasks that are spawned there are on their own.
  *
  * A shield and an ambient deadline are records in the frame that opens them, closed in
  * reverse order and before that function returns; the macros do that by themselves. All calls

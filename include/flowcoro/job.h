@@ -15,7 +15,9 @@
  * A job may do whatever a coroutine may: sleep, lock, wait for input, fork jobs, wait for a
  * sibling. When a coroutine suspends, each job that it has forked and not synced becomes a task that
  * any worker may start, so nothing that waits for such a job waits for ever. In a job that flow_sync
- * calls, flow_self() is the caller's task; in one that was taken it is the job's own.
+ * calls, flow_self() is the caller's task; in one that was taken it is the job's own. A taken job is in none of
+ * the caller's shields and ambient deadlines: the wait in flow_sync is, and what cuts that short cancels the
+ * job. flow_stop leaves a job alone that was taken while its caller was in a shield.
  *
  * The rules
  *   - The record is a variable in a frame of the coroutine that forks, as above, or part of one: by

@@ -170,7 +170,7 @@ static struct flow__task *model_task(int worker, int n, flow_fn fn, void *arg, u
 
     if (!t->life)
         t->life = (uint64_t)1 << 32 | FLOW__LIFE_FREE;
-    flow__reset_task(t, fn, arg, NULL, life);
+    flow__reset_task(t, fn, arg, NULL, 0, life);
     t->home = &workers[worker];
     t->back = &workers[worker].strand;
     t->stack = model_slot(worker);

@@ -60,7 +60,7 @@ static void use_again(unsigned life)
     if (!w->blocks.list)
         return;
     MODEL_CHECK(flow__block_take(&w->blocks) == first);
-    flow__reset_task(first, run_second, NULL, NULL, life);
+    flow__reset_task(first, run_second, NULL, NULL, 0, life);
     model_run(first);
     model_running[model_self()] = self;
 }
@@ -174,7 +174,7 @@ static void join_twice(void)
     }
     MODEL_CHECK(r == 0 && result.ptr == model_item(FIRST));
     MODEL_CHECK(flow__block_take(&workers[1].blocks) == first);
-    flow__reset_task(first, run_second, NULL, NULL, 0);
+    flow__reset_task(first, run_second, NULL, NULL, 0, 0);
     id = model_id(first);
     store_release(&second, first);
     MODEL_CHECK(flow_join((flow_task){id}, &result, FLOW_FOREVER) == 0);

@@ -158,7 +158,7 @@ static void run_worker(int i)
 /* As flow_spawn does it. */
 static struct flow__task *make(int n, flow_fn fn)
 {
-    flow__reset_task(&blocks[n], fn, NULL, NULL, FLOW__LIFE_DETACHED);
+    flow__reset_task(&blocks[n], fn, NULL, NULL, 0, FLOW__LIFE_DETACHED);
     return &blocks[n];
 }
 
