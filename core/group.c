@@ -162,7 +162,8 @@ uint64_t flow__groups_queued(void)
     uint64_t n = 0;
 
     for (int i = 0; i < rt->n_groups; i++)
-        n += load_seq(&rt->groups[i].queue.count) + load_seq(&rt->groups[i].bound.count);
+        n += load_seq(&rt->groups[i].queue.count) + load_seq(&rt->groups[i].bound.count) +
+             load_seq(&rt->groups[i].shares.count);
     return n;
 }
 
@@ -244,7 +245,7 @@ static bool has_surplus(struct flow__group *g)
     for (int i = 0; i < g->n_workers; i++)
         if (load_seq(&g->surplus[i]))
             return true;
-    return load_seq(&g->queue.count);
+    return load_seq(&g->queue.count) || load_seq(&g->shares.count);
 }
 
 void flow__end_rest(struct flow__worker *w)

@@ -47,7 +47,7 @@ void flow__groups_close(struct flow__runtime *rt);
 /* The group of a node, by its index in the topology; NULL: it has no workers. */
 struct flow__group *flow__group_of_node(int node);
 
-/* How many tasks lie in shared queues, all groups together. Each look is sequentially consistent. */
+/* How many tasks, and shares, lie in shared queues, all groups together. Each look is sequentially consistent. */
 uint64_t flow__groups_queued(void);
 
 /* Do all workers of all other groups sleep? */
@@ -90,16 +90,17 @@ static inline bool flow__may_have_surplus(const struct flow__worker *w)
     return load_relaxed(&w->group->surplus[flow__index_in_group(w)]);
 }
 
-/* Is there anything in the group's queues? A hint. */
+/* Is there anything in the group's queues, or a share? A hint. */
 static inline bool flow__group_has_tasks(struct flow__group *g)
 {
-    return load_relaxed(&g->queue.count) || load_relaxed(&g->bound.count);
+    return load_relaxed(&g->queue.count) || load_relaxed(&g->bound.count) ||
+           load_relaxed(&g->shares.count);
 }
 
 /* The same for who has announced that it will sleep. */
 static inline bool flow__group_has_tasks_seq(struct flow__group *g)
 {
-    return load_seq(&g->queue.count) || load_seq(&g->bound.count);
+    return load_seq(&g->queue.count) || load_seq(&g->bound.count) || load_seq(&g->shares.count);
 }
 
 /* As flow__ring_age. The numbers are those of the tasks ever taken and ever put in. */

@@ -9,6 +9,7 @@
  *            go by the thief once `task` says who runs it.
  *   TAKEN    `task` runs it: a thief's, or one that was made when its coroutine left its stack.
  *   KEPT     there was no block for a task: flow_sync will call it.
+ *   SHARED   in a group's list of shares, until somebody begins it or its owner takes it back.
  *
  * The list and the deque hold only jobs of the coroutine that runs on the worker, and, below them,
  * of those that are calling it (flow_spawn_now). When it suspends, all of them become tasks,
@@ -40,7 +41,7 @@
 
 #include <errno.h>
 
-enum { PRIVATE, PUBLIC, TAKEN, KEPT };
+enum { PRIVATE, PUBLIC, TAKEN, KEPT, SHARED };
 
 __thread struct flow__jobs flow__jobs = {.asked = 1}; /* the first fork of a thread sets it up */
 
@@ -380,15 +381,76 @@ __attribute__((noinline)) int flow__leave_with_jobs(struct flow__task *self)
     return flow__leave(self);
 }
 
-void flow__fork_to(struct flow_job *job, struct flow__group *g, flow_fn fn, void *arg)
-{
-    struct flow__task *self = flow__self(), *t;
+/* ---- shares: no task as long as they wait, so their owner never waits for one that has not begun ---- */
 
-    job->fn = fn;
-    job->arg = arg;
-    t = task_for(self->home, job, self);
-    if (t)
-        flow__submit_to_group(self->home, g, t);
+/* Under the lock of its group, as is `hold`: it is in the list. */
+static void unlink_share(struct flow__share *share)
+{
+    struct flow__shares *shares = &share->of->shares;
+
+    share->job.hold = 0;
+    *(share->prev ? &share->prev->next : &shares->first) = share->next;
+    *(share->next ? &share->next->prev : &shares->last) = share->prev;
+    store_relaxed(&shares->count, load_relaxed(&shares->count) - 1);
+}
+
+void flow__fork_share(struct flow__share *share, struct flow__group *g, flow_fn fn, void *arg)
+{
+    struct flow__task *self = flow__self();
+    struct flow__shares *shares = &g->shares;
+
+    share->job.fn = fn;
+    share->job.arg = arg;
+    share->job.state = SHARED;
+    share->job.hold = 1;
+    describe(&share->job, self);
+    share->of = g;
+    share->next = NULL;
+    flow__lock(&shares->lock);
+    share->prev = shares->last;
+    *(share->prev ? &share->prev->next : &shares->first) = share;
+    shares->last = share;
+    store_relaxed(&shares->count, load_relaxed(&shares->count) + 1);
+    /* A full barrier between this and the look at the sleepers. */
+    flow__unlock(&shares->lock);
+    flow__wake_for(self->home, g);
+    flow__call_for_help(self->home, g, -1, 0);
+}
+
+struct flow__task *flow__take_share(struct flow__worker *w, struct flow__group *g)
+{
+    struct flow__task *t = flow__block_take(&w->blocks);
+    struct flow__share *share;
+
+    if (!t)
+        return NULL;
+    flow__lock(&g->shares.lock);
+    share = g->shares.first;
+    if (share) {
+        unlink_share(share);
+        become(w, t, &share->job);
+    }
+    flow__unlock(&g->shares.lock);
+    if (share)
+        return t;
+    flow__give_block_to(w, t, load_relaxed(&t->life));
+    return NULL;
+}
+
+/* False: somebody has begun it. */
+static bool take_share_back(struct flow__share *share)
+{
+    struct flow__lock *lock = &share->of->shares.lock;
+    bool in_list;
+
+    flow__lock(lock);
+    in_list = share->job.hold;
+    if (in_list)
+        unlink_share(share);
+    flow__unlock(lock);
+    if (in_list)
+        count_open(&share->job, -1);
+    return in_list;
 }
 
 /* ---- syncing what cannot be called at once ---- */
@@ -439,6 +501,11 @@ bool flow__take_job_back(struct flow_job *job)
             return true;
         job->state = TAKEN;
         break;
+    case SHARED:
+        if (self && take_share_back((struct flow__share *)job))
+            return true;
+        job->state = TAKEN;
+        break;
     }
     return false;
 }
@@ -477,7 +544,7 @@ void flow__drop_job(struct flow_job *job)
 {
     struct flow__task *self = flow__self();
 
-    if (flow__take_job_back(job) || !self)
+    if (!self)
         return;
     await_end(self, job->task, true);
     flow__consume(self->home, job->task);

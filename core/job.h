@@ -20,15 +20,26 @@ struct flow__task *flow__steal_job(struct flow__worker *w, struct flow__worker *
  * asked for one, and will wake a sleeper for it. */
 bool flow__job_is_offered(struct flow__worker *victim);
 
-/* Forks a job for the workers of one group: a task in the group's queue, if there is a block. */
-void flow__fork_to(struct flow_job *job, struct flow__group *g, flow_fn fn, void *arg);
+/* A job that is offered to one group first, of a coroutine. */
+struct flow__share {
+    struct flow_job job;
+    struct flow__group *of;
+    struct flow__share *next, *prev; /* in the group's list, the oldest first; under its lock */
+};
+
+/* Forks it: for a worker of the group that has nothing to do, or polls; while all of them are busy, for any
+ * that has nothing to do. */
+void flow__fork_share(struct flow__share *share, struct flow__group *g, flow_fn fn, void *arg);
+
+/* Takes the oldest share of a group as a task to start at once; NULL: there is none, or no block. */
+struct flow__task *flow__take_share(struct flow__worker *w, struct flow__group *g);
 
 /* Syncs a job in two steps. True: it is the caller's to call or to leave; false: somebody else has
  * it, and it must be awaited. */
 bool flow__take_job_back(struct flow_job *job);
 flow_result flow__await_job(struct flow_job *job);
 
-/* Syncs a job whose result nobody wants: it is not called here, and cancelled elsewhere. */
+/* Awaits a job whose result nobody wants: it is cancelled. Not within a read-side section. */
 void flow__drop_job(struct flow_job *job);
 
 /* Ends the program if the task that ends now has left a job behind. */

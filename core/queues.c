@@ -129,6 +129,13 @@ void flow__wake_searcher(struct flow__worker *w)
     wake_one(w, w->group);
 }
 
+void flow__wake_for(struct flow__worker *w, struct flow__group *g)
+{
+    if (w && w->group != g)
+        flow__count(w, node_wakes);
+    wake_one(w, g);
+}
+
 void flow__fence_and_wake_searcher(struct flow__worker *w)
 {
     fetch_add_seq(&w->group->idle.state, 0);
@@ -181,9 +188,7 @@ struct flow__group *flow__choose_group(void)
 void flow__submit_to_group(struct flow__worker *w, struct flow__group *g, struct flow__task *t)
 {
     append(&g->bound, &t, 1);
-    if (w && w->group != g)
-        flow__count(w, node_wakes);
-    wake_one(w, g);
+    flow__wake_for(w, g);
 }
 
 void flow__submit_from_thread(struct flow__group *g, struct flow__task *t)

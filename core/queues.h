@@ -34,7 +34,10 @@ void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow
  * to look for it, unless somebody looks already. Owner only. */
 void flow__wake_searcher(struct flow__worker *w);
 
-/* The same after a push that is no full barrier by itself. */
+/* The same for work that was published to any group. w: the caller's worker or NULL. */
+void flow__wake_for(struct flow__worker *w, struct flow__group *g);
+
+/* As flow__wake_searcher, after a push that is no full barrier by itself. */
 void flow__fence_and_wake_searcher(struct flow__worker *w);
 
 #endif

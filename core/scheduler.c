@@ -10,6 +10,7 @@
  *   own     unstarted tasks bound to this worker.
  *   queue   the group's: overflow of rings, and what foreign threads spawn.
  *   bound   the group's: tasks that must start on this node.
+ *   shares  the group's: of parallel loops, begun at once by who looks.
  *   others' rings and jobs, and LIFO slots that have lain untouched for a while, see core/steal.c.
  * Timers, the group's queues and the surplus flag are also looked at every 61st dispatch (every
  * 8th while timers are armed) or 200 us; the inbox at every one. */
@@ -150,8 +151,12 @@ static struct flow__task *next_local(struct flow__worker *w)
 {
     struct flow__task *t;
 
-    if (flow__unlikely(--w->until_poll == 0))
+    if (flow__unlikely(--w->until_poll == 0)) {
         poll(w);
+        t = flow__unlikely(load_relaxed(&w->group->shares.count)) ? flow__take_share(w, w->group) : NULL;
+        if (t)
+            return t;
+    }
     if (flow__unlikely(!flow__inbox_is_empty(&w->inbox)))
         flow__drain_inbox(w);
     if (flow__ready_count(&w->ready) && w->ready_streak < FLOW__READY_STREAK && !w->start_streak) {
@@ -170,8 +175,7 @@ static struct flow__task *next_local(struct flow__worker *w)
 /* As next_local, after a look at timers and the shared queue. */
 static struct flow__task *next_local_polled(struct flow__worker *w)
 {
-    poll(w);
-    w->until_poll++;
+    w->until_poll = 1;
     return next_local(w);
 }
 

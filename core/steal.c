@@ -7,7 +7,8 @@
  * whose flag is up, else a job; then a LIFO slot that has lain untouched for a while. On other
  * nodes: after two fruitless looks at home, by one worker of the group at a time, the nearest node
  * first, and there only what has waited for longer than flow__patience: half of a ring or of the
- * group's queue, 32 tasks at most; or the oldest job of a node all of whose workers are busy. */
+ * group's queue, 32 tasks at most; or the oldest job of a node all of whose workers are busy, or at once,
+ * since it is large and was meant for an idle one, the oldest share. */
 #include "core/steal.h"
 #include "core/job.h"
 #include "core/queues.h"
@@ -111,11 +112,12 @@ static struct flow__task *look_around(struct flow__worker *w, int64_t now)
 
 /* ---- elsewhere ---- */
 
-/* Where something is ripe: a worker's ring, LIFO slot or job, or with victim NULL the group's queue. */
+/* Where something is ripe: a worker's ring, LIFO slot or job, or with victim NULL the group's queue or a
+ * share. */
 struct spot {
     int group;
     struct flow__worker *victim;
-    bool lifo, job;
+    bool lifo, job, share;
 };
 
 static bool take_token(struct flow__group *g)
@@ -203,7 +205,8 @@ static bool find_ripe(struct flow__worker *w, int64_t now, struct spot *spot)
             return true;
         if (load_relaxed(&from->queue.count) && flow__queue_age(&from->queue, now) >= patience)
             return true;
-        if (find_in_jobs(w, from, patience, now, spot) ||
+        spot->share = load_relaxed(&from->shares.count) && load_relaxed(&from->idle.state) == 0;
+        if (spot->share || find_in_jobs(w, from, patience, now, spot) ||
             find_in_lifos(w, from, patience, now, spot))
             return true;
     }
@@ -212,8 +215,12 @@ static bool find_ripe(struct flow__worker *w, int64_t now, struct spot *spot)
 
 static uint32_t rob(struct flow__worker *w, struct spot *spot, struct flow__task **loot)
 {
+    struct flow__group *from = &flow__runtime.groups[spot->group];
+
+    if (spot->share)
+        return (loot[0] = flow__take_share(w, from)) != NULL;
     if (!spot->victim)
-        return flow__rob_queue(&flow__runtime.groups[spot->group].queue, loot, FAR_LOOT);
+        return flow__rob_queue(&from->queue, loot, FAR_LOOT);
     if (!spot->lifo && !spot->job)
         return flow__ring_steal(&spot->victim->ring, (void **)loot, FAR_LOOT);
     loot[0] = spot->job ? flow__steal_job(w, spot->victim)

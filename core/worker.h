@@ -140,6 +140,13 @@ struct flow__shared_queue {
     struct flow__age age;         /* of the oldest task */
 };
 
+/* Parts of parallel loops that are meant for a group and that nobody has begun; see core/job.c. */
+struct flow__shares {
+    flow__cache_aligned struct flow__lock lock;
+    struct flow__share *first, *last; /* under lock */
+    flow__atomic(uint64_t) count;     /* written under lock, read by anyone */
+};
+
 /* What one group has taken from another one. Written by whoever holds the taker's token. */
 struct flow__haul {
     flow__atomic(uint64_t) steals, tasks;
@@ -150,6 +157,7 @@ struct flow__group {
     struct flow__idle idle;
     struct flow__shared_queue queue; /* anybody may take from it */
     struct flow__shared_queue bound; /* tasks that must start on this node */
+    struct flow__shares shares;
     struct flow__block_cache foreign_blocks; /* for foreign threads, under their lock */
 
     flow__cache_aligned flow__atomic(bool) token; /* held by the one who looks at other nodes */

@@ -2,8 +2,10 @@
  *
  * How a process or a coroutine ends, or does not: exit, pthread_exit and pthread_cancel, and what a
  * coroutine has left open at its end. With FLOW_TEST_WORKERS workers. */
+#include "sync/reclaim.h"
 #include "tests/support/child.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -254,6 +256,39 @@ JUDGED(an_open_shield_stops_a_debug_build_only)
 #else
     child_must_exit(&end, 0);
 #endif
+}
+
+/* A piece that enters a section and does not leave it, when the part behind it has its own task already. */
+static int stay_in_a_section(int64_t begin, int64_t end, void *arg)
+{
+    (void)end;
+    if (flow_sleep(begin ? FLOW_S(1000) : FLOW_MS(1)))
+        return -ECANCELED;
+    flow__reclaim_enter();
+    return strchr(arg, 'f') ? -EIO : 0;
+}
+
+static flow_result loop_in_a_section(void *arg)
+{
+    return flow_ok_i64(flow_parallel_for(0, 2, 1, stay_in_a_section, arg));
+}
+
+CHILD(section_left_open)
+{
+    test_start();
+    flow_sync_wait(loop_in_a_section, (void *)(intptr_t)arg, NULL, FLOW_FOREVER);
+    flow_stop(FLOW_FOREVER);
+}
+
+JUDGED(a_piece_that_stays_in_a_section_stops_the_process)
+{
+    static struct child_end end;
+
+    for (int i = 0; i < 2; i++) {
+        child_run(&end, "section_left_open", i ? "fails" : "");
+        child_must_die(&end, SIGABRT);
+        child_must_say(&end, "has not left its RCU read-side section");
+    }
 }
 
 static flow_result say_who_runs_me(void *out)

@@ -6,6 +6,7 @@
 #include "tests/support/test.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,8 @@ static int see(int64_t begin, int64_t end, void *arg)
 static flow_result all_int64(void *arg)
 {
     (void)arg;
+    atomic_store(&pieces_seen, 0);
+    atomic_store(&length_seen, 0);
     EXPECT_EQ(flow_parallel_for(INT64_MIN, INT64_MAX, 0, see, NULL), 0);
     EXPECT(atomic_load(&pieces_seen) >= 2);
     EXPECT(atomic_load(&length_seen) > INT64_MAX - 2 * atomic_load(&pieces_seen) - 2);
@@ -110,6 +113,29 @@ static void the_longest_range(void **state)
 {
     (void)state;
     test_in_coroutine(all_int64);
+}
+
+/* From a node that has more workers than the other, so that its part is longer than an int64_t: a signed
+ * overflow, for the sanitizer. */
+static void the_longest_range_on_uneven_nodes(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    struct flow_options machine = FLOW_OPTIONS_INIT;
+    flow_task task;
+
+    (void)state;
+    machine.workers = 5;
+    machine.stall_ns = 0;
+    options.flags = FLOW_PINNED;
+    options.worker = 0;
+    machine_use(&machine_two_sockets);
+    machine_put("affinity", "0-2,4-5\n");
+    test_start_with(&machine);
+    assert_int_equal(flow_spawn_with(&task, &options, all_int64, NULL), 0);
+    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    test_stop();
+    machine_close();
+    assert_no_failures();
 }
 
 /* ---- loops in loops ---- */
@@ -511,6 +537,45 @@ static void the_same_to_the_last_bit(void **state)
     }
 }
 
+static int fold_indices(int64_t begin, int64_t end, void *value, void *arg)
+{
+    (void)arg;
+    for (; begin < end; begin++)
+        *(int64_t *)value += begin;
+    return 0;
+}
+
+static void combine_indices(void *value, const void *right, void *arg)
+{
+    (void)arg;
+    *(int64_t *)value += *(const int64_t *)right;
+}
+
+static flow_result sum_into_the_identity(void *arg)
+{
+    struct flow_reduction how = FLOW_REDUCTION_INIT;
+
+    (void)arg;
+    for (int i = 0; i < TEST_ROUNDS(200, 20); i++) {
+        _Alignas(16) int64_t sum = 0;
+
+        how.bytes = sizeof sum;
+        how.identity = &sum;
+        how.fold = fold_indices;
+        how.combine = combine_indices;
+        how.deterministic = i & 1;
+        EXPECT_EQ(flow_parallel_reduce(0, 1000, 10, &how, &sum), 0);
+        EXPECT_EQ(sum, 499500);
+    }
+    return flow_ok(NULL);
+}
+
+static void identity_and_value_may_be_one_variable(void **state)
+{
+    (void)state;
+    test_in_coroutine(sum_into_the_identity);
+}
+
 static int fold_error(int64_t begin, int64_t end, void *value, void *arg)
 {
     (void)end, (void)value, (void)arg;
@@ -540,6 +605,65 @@ static void a_fold_may_fail(void **state)
 {
     (void)state;
     test_in_coroutine(reduce_error);
+}
+
+/* ---- on the smallest stack ---- */
+
+static int fail_at_once(int64_t begin, int64_t end, void *arg)
+{
+    (void)begin, (void)end, (void)arg;
+    return -EBADMSG;
+}
+
+static int fold_nothing(int64_t begin, int64_t end, void *value, void *arg)
+{
+    (void)begin, (void)end, (void)value;
+    return *(int *)arg;
+}
+
+static void combine_nothing(void *value, const void *right, void *arg)
+{
+    (void)value, (void)right, (void)arg;
+}
+
+static flow_result many_small_pieces(void *arg)
+{
+    static const char identity[FLOW_REDUCTION_BYTES];
+    struct flow_reduction how = FLOW_REDUCTION_INIT;
+    _Alignas(16) char value[FLOW_REDUCTION_BYTES];
+    int error;
+
+    (void)arg;
+    how.bytes = sizeof value;
+    how.identity = identity;
+    how.fold = fold_nothing;
+    how.combine = combine_nothing;
+    how.arg = &error;
+    EXPECT_EQ(flow_parallel_for(INT64_MIN, INT64_MAX, 1, fail_at_once, NULL), -EBADMSG);
+    for (int i = 0; i < 2; i++) {
+        how.deterministic = i;
+        error = -ERANGE;
+        EXPECT_EQ(flow_parallel_reduce(INT64_MIN, INT64_MAX, 1, &how, value), -ERANGE);
+        error = 0;
+        EXPECT_EQ(flow_parallel_reduce(0, TEST_ROUNDS(1 << 18, 1 << 12), 1, &how, value), 0);
+    }
+    return flow_ok(NULL);
+}
+
+static void any_number_of_pieces_on_the_smallest_stack(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+
+    (void)state;
+    if (TEST_SANITIZED)
+        skip(); /* larger frames */
+    options.stack_bytes = (size_t)16 * 1024;
+    test_start();
+    assert_int_equal(flow_spawn_with(&task, &options, many_small_pieces, NULL), 0);
+    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    test_stop();
+    assert_no_failures();
 }
 
 /* ---- nodes ---- */
@@ -603,6 +727,100 @@ static void every_index_once_on_nodes_of_any_size(void **state)
     machine_use(&machine_three_nodes);
     test_start_with(&options);
     assert_int_equal(flow_sync_wait(each_index_once_there, NULL, NULL, FLOW_FOREVER), 0);
+    test_stop();
+    machine_close();
+}
+
+/* Two nodes of two workers, some of which compute until they are told: never later than `late`. */
+static atomic_int n_computing;
+static atomic_bool computed_enough;
+static flow_deadline late;
+
+static flow_result compute(void *arg)
+{
+    atomic_fetch_add(&n_computing, 1);
+    while (!atomic_load(&computed_enough)) {
+        EXPECT(flow_now() < late);
+        if (flow_now() >= late)
+            break;
+        sched_yield();
+    }
+    return flow_ok(arg);
+}
+
+static atomic_int far_part_has_begun;
+
+static int count_far(int64_t begin, int64_t end, void *arg)
+{
+    bool *waits = arg;
+
+    if (begin >= 32)
+        atomic_fetch_add(&far_part_has_begun, (int)(end - begin));
+    /* Nobody but the other worker of this node has time for it. */
+    while (*waits && begin == 0 && !atomic_load(&far_part_has_begun) && flow_now() < late)
+        sched_yield();
+    return 0;
+}
+
+static int fail_first(int64_t begin, int64_t end, void *arg)
+{
+    (void)end, (void)arg;
+    return begin == 0 ? -EBADMSG : 0;
+}
+
+static int miss_the_deadline(int64_t begin, int64_t end, void *arg)
+{
+    (void)end, (void)arg;
+    return begin == 0 ? flow_sleep(FLOW_S(1000)) : 0;
+}
+
+static flow_result loop_beside_computing(void *arg)
+{
+    int first = (int)(intptr_t)arg; /* of the workers that compute; ours is 0 */
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    struct flow_ambient ambient = FLOW_AMBIENT_INIT;
+    bool waits = first > 1;
+    flow_task task[4];
+
+    options.flags = FLOW_PINNED;
+    late = flow_after(FLOW_S(20));
+    atomic_store(&n_computing, 0);
+    atomic_store(&computed_enough, false);
+    for (options.worker = first; options.worker < 4; options.worker++)
+        EXPECT_EQ(flow_spawn_with(&task[options.worker], &options, compute, NULL), 0);
+    while (atomic_load(&n_computing) < 4 - first && flow_now() < late)
+        flow_sleep(FLOW_US(100));
+    atomic_store(&far_part_has_begun, 0);
+    EXPECT_EQ(flow_parallel_for(0, 64, 1, count_far, &waits), 0);
+    EXPECT_EQ(atomic_load(&far_part_has_begun), 32);
+    EXPECT_EQ(flow_parallel_for(0, 64, 1, fail_first, NULL), -EBADMSG);
+    EXPECT_EQ(flow_deadline_push(&ambient, flow_after(FLOW_MS(5))), 0);
+    EXPECT_EQ(flow_parallel_for(0, 64, 1, miss_the_deadline, NULL), -ECANCELED);
+    EXPECT_EQ(flow_deadline_pop(&ambient), 0);
+    atomic_store(&computed_enough, true);
+    for (int i = first; i < 4; i++)
+        EXPECT_EQ(flow_join(task[i], NULL, FLOW_FOREVER), 0);
+    return flow_ok(NULL);
+}
+
+static void it_does_not_wait_for_a_busy_node(void **state)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    struct flow_options machine = FLOW_OPTIONS_INIT;
+    flow_task task;
+
+    (void)state;
+    machine.workers = 4;
+    machine.stall_ns = 0;
+    machine_use(&machine_two_sockets);
+    test_start_with(&machine);
+    options.flags = FLOW_PINNED;
+    options.worker = 0;
+    for (intptr_t i = 0; i < TEST_ROUNDS(20, 4); i++) {
+        assert_int_equal(flow_spawn_with(&task, &options, loop_beside_computing, (void *)(2 - (i & 1))), 0);
+        assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+        assert_no_failures();
+    }
     test_stop();
     machine_close();
 }
@@ -684,6 +902,7 @@ int main(void)
         TEST(every_index_once),
         TEST(outside_of_coroutines),
         TEST(the_longest_range),
+        TEST(the_longest_range_on_uneven_nodes),
         TEST(loops_in_loops),
         TEST(an_error_is_the_first_by_index),
         TEST(an_error_cancels_what_runs),
@@ -694,9 +913,12 @@ int main(void)
         TEST(no_piece_begins_after_that),
         TEST(what_does_not_commute),
         TEST(the_same_to_the_last_bit),
+        TEST(identity_and_value_may_be_one_variable),
         TEST(a_fold_may_fail),
+        TEST(any_number_of_pieces_on_the_smallest_stack),
         TEST(each_node_has_a_share),
         TEST(every_index_once_on_nodes_of_any_size),
+        TEST(it_does_not_wait_for_a_busy_node),
         TEST(with_hardly_any_block),
         TEST(misuse),
         TEST(within_an_rcu_section),

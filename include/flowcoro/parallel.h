@@ -2,10 +2,14 @@
  *
  * Loops over a range whose pieces may run at the same time: jobs (flowcoro/job.h) made by halving.
  *
- * On a machine of several memory nodes each node first gets a share of the range, in the order of
- * the indices and as large as its workers are many; idle workers then take pieces wherever they are.
- * A piece may do whatever a coroutine may. Outside of coroutines all is run on the calling thread, in
- * order. */
+ * On a machine of several memory nodes each node is first offered a share of the range, in the order of
+ * the indices and as large as its workers are many; idle workers then take pieces wherever they are, and
+ * shares of nodes that have no time for them. What nobody has begun when the caller comes to it, it does itself.
+ * A piece may do whatever a coroutine may, but it leaves the RCU read-side sections that it enters: to wait for
+ * the others within one stops the program. Outside of coroutines all is run on the calling thread, in order.
+ *
+ * On the stack of the caller, and of each task that a part becomes (which is as large), a loop takes at most
+ * 5 KiB and 13 values; the rest is for the pieces. */
 #ifndef FLOWCORO_PARALLEL_H
 #define FLOWCORO_PARALLEL_H
 
@@ -21,9 +25,10 @@ typedef int (*flow_range_fn)(int64_t begin, int64_t end, void *arg);
 /* Calls fn for pieces of at most `grain` indices that together make begin to end, and waits for all.
  * grain 0: chosen, for some eight pieces a worker. From anywhere; may suspend a coroutine.
  * Returns 0, or what a plain loop over the pieces would have: the error of the first piece, by index,
- * that failed. Pieces behind it are not begun any more, and those that run elsewhere are cancelled;
- * it returns when they have ended. -ECANCELED: the caller was cancelled before every piece had begun.
- * -EINVAL: fn is NULL, grain is negative, or the end is before the beginning. */
+ * that failed. Pieces behind it are not begun any more, and those that run elsewhere are cancelled, as siblings
+ * or for the reason for which the caller is; it returns when they have ended. -ECANCELED: the caller was
+ * cancelled before every piece had begun. -EINVAL: fn is NULL, grain is negative, or the end is before the
+ * beginning. */
 FLOW_API int flow_parallel_for(int64_t begin, int64_t end, int64_t grain, flow_range_fn fn,
                                void *arg);
 
@@ -33,7 +38,7 @@ FLOW_API int flow_parallel_for(int64_t begin, int64_t end, int64_t grain, flow_r
 struct flow_reduction {
     size_t size;          /* sizeof(struct flow_reduction) */
     size_t bytes;         /* of a value, 1 to FLOW_REDUCTION_BYTES; values are aligned to 16 */
-    const void *identity; /* the value of no index at all: 0 of a sum */
+    const void *identity; /* the value of no index at all: 0 of a sum; read before `value` is written */
     /* Adds the indices from begin up to end to *value, which holds those before. 0 or a negative
      * errno. */
     int (*fold)(int64_t begin, int64_t end, void *value, void *arg);
@@ -52,8 +57,8 @@ struct flow_reduction {
     }
 
 /* Reduces the range to one value, which goes to *value. As flow_parallel_for; after an error *value
- * means nothing. combine need not be commutative. grain 0 with `deterministic`: at most 1,024
- * pieces. -EINVAL also: a size or a field of *how that is not as above. */
+ * means nothing. combine need not be commutative. `deterministic`: at most 1,024 parts, which run at the same
+ * time; with grain 0 each is a piece. -EINVAL also: a size or a field of *how that is not as above. */
 FLOW_API int flow_parallel_reduce(int64_t begin, int64_t end, int64_t grain,
                                   const struct flow_reduction *how, void *value);
 
