@@ -328,6 +328,7 @@ void *flow__worker_main(void *worker)
 #endif
     flow__reclaim_register();
     flow__jobs_open(w, NULL);
+    flow__warm_up(w);
     fetch_add_seq(&flow__runtime.threads_begun, 1);
     flow__tell_quiet();
     run_until_end(w);

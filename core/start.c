@@ -44,6 +44,19 @@ int flow__reserve_slowly(struct flow__worker *w)
     return flow__timers_reserve(&w->timers, n);
 }
 
+void flow__warm_up(struct flow__worker *w)
+{
+    int class_index = flow__runtime.default_class;
+    char *slot;
+
+    flow__reserve_slowly(w);
+    slot = flow__stack_take(&w->stacks, class_index);
+    if (!slot)
+        return;
+    flow__stack_top(slot, class_index)->task = NULL;
+    flow__stack_give(&w->stacks, class_index, slot);
+}
+
 /* ---- the first suspension ---- */
 
 /* Whoever starts the next task but one needs a stack that may be cold. */

@@ -72,6 +72,10 @@ static inline struct flow__stack_header *flow__enter_slot(char *slot, int class_
     return header;
 }
 
+/* What a worker's first task would wait for: room for started tasks, stacks with their guards, the page of the
+ * first one's header. If it fails, the first task will see. */
+void flow__warm_up(struct flow__worker *w);
+
 /* What the worker does when a task has suspended for the first time. */
 void flow__after_first_suspension(struct flow__worker *w, int class_index);
 

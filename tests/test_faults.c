@@ -435,42 +435,60 @@ static void stop_guarding(void)
     flow__sys.advise = no_guards;
 }
 
+/* With a stack of another size than those that each worker has from the start. */
+static flow_result run_on_a_new_stack(void)
+{
+    struct flow_spawn_options o = FLOW_SPAWN_INIT;
+    flow_result r;
+    flow_task task;
+
+    o.stack_bytes = 256 * 1024;
+    REQUIRE_EQUAL(flow_spawn_with(&task, &o, nothing, NULL), 0);
+    REQUIRE_EQUAL(flow_join(task, &r, FLOW_FOREVER), 0);
+    return r;
+}
+
 CASE(a_stack_that_cannot_be_guarded_is_refused)
 {
     struct flow_options o = test_options();
     struct flow_stats stats;
-    flow_task task;
-    flow_result r;
 
     test_start_with(&o);
     if (strcmp(info_now().guard, "madvise"))
         skip_case("this system has no madvise guards");
     stop_guarding();
-    REQUIRE_EQUAL(flow_spawn(&task, nothing, NULL), 0);
-    REQUIRE_EQUAL(flow_join(task, &r, FLOW_FOREVER), 0);
-    REQUIRE_EQUAL(r.error, -ENOMEM);
+    REQUIRE_EQUAL(run_on_a_new_stack().error, -ENOMEM);
     stats = test_stats();
     REQUIRE(stats.guard_failures > 0);
     REQUIRE_EQUAL(stats.total.no_stack, 1);
     REQUIRE_EQUAL(stats.live, 0);
     flow__sys.advise = flow__sys_real.advise;
+    REQUIRE_EQUAL(run_on_a_new_stack().error, 0);
+    REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
+}
+
+CASE(the_first_task_has_a_stack_since_the_start)
+{
+    flow_result r;
+
+    test_start();
+    stop_guarding();
     REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, &r, FLOW_FOREVER), 0);
     REQUIRE_EQUAL(r.error, 0);
+    REQUIRE_EQUAL(test_stats().guard_failures, 0);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
 
 CASE(unless_that_was_said_to_be_fine)
 {
     struct flow_options o = test_options();
-    flow_result r;
 
     o.unguarded_ok = true;
     test_start_with(&o);
     if (strcmp(info_now().guard, "madvise"))
         skip_case("this system has no madvise guards");
     stop_guarding();
-    REQUIRE_EQUAL(flow_sync_wait(nothing, NULL, &r, FLOW_FOREVER), 0);
-    REQUIRE_EQUAL(r.error, 0);
+    REQUIRE_EQUAL(run_on_a_new_stack().error, 0);
     REQUIRE(test_stats().guard_failures > 0);
     REQUIRE_EQUAL(flow_stop(FLOW_FOREVER), 0);
 }
