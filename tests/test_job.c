@@ -740,12 +740,13 @@ static void it_rounds_as_its_coroutine(void **state)
 /* Called by one that rounds upward: it suspends, or forks until a thief has had time to ask. */
 static flow_result round_to_nearest(void *arg)
 {
+    atomic_int begun = 0;
     struct flow_job job;
     int forks = arg ? TEST_ROUNDS(20000, 2000) : 0;
 
     EXPECT_EQ(fegetround(), FE_TONEAREST);
     for (int i = 0; i < forks; i++) {
-        flow_fork(&job, count_begun, &(atomic_int){0});
+        flow_fork(&job, count_begun, &begun);
         flow_sync(&job);
     }
     if (!arg)
