@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Does a pair that keeps sending to each other leave room for others? Two coroutines play ping-pong
- * without a pause; every millisecond a third one spawns a task: the time from its spawn to its start.
+ * without a pause; every millisecond a third one spawns a task: the time from its spawn to its start. And
+ * how long the pair takes there and back meanwhile: one whose halves are on two workers waits most of the time, and
+ * is easy to be fair beside.
  * With a LIFO slot and direct hand-over the pair could keep a worker for itself for ever. */
 #include "perf/bench.h"
 
@@ -10,8 +12,8 @@
 static struct {
     struct flow_chan *there, *back;
     atomic_bool stop;
-    uint64_t n;
-    int64_t *delays;
+    uint64_t n, trips;
+    int64_t *delays, span;
 } game;
 
 static flow_result echo(void *arg)
@@ -44,6 +46,7 @@ static flow_result background(void *spawned_at)
 
 static flow_result play(void *arg)
 {
+    int64_t begin = bench_now();
     flow_task pair[2] = {bench_spawn(echo, NULL), bench_spawn(serve, NULL)};
 
     for (uint64_t i = 0; i < game.n; i++) {
@@ -54,7 +57,9 @@ static flow_result play(void *arg)
         game.delays[i] = bench_join(bench_spawn(background, &spawned_at)).i64;
     }
     atomic_store(&game.stop, true);
-    bench_check(bench_join(pair[1]).u64 > game.n, "the pair did not play");
+    game.trips = bench_join(pair[1]).u64;
+    game.span = bench_now() - begin;
+    bench_check(game.trips > 0, "the pair did not play");
     bench_join(pair[0]);
     return flow_ok(arg);
 }
@@ -67,6 +72,7 @@ static void run_fairness(const struct bench_run *run)
     game.delays = bench_array(run->n, sizeof *game.delays);
     bench_in_coroutine(run, NULL, play, NULL);
     bench_percentiles(run, "us", game.delays, run->n, 1e-3);
+    bench_value("fairness, pair/flow", run->n, "us", 1e-3 * (double)game.span / (double)game.trips);
 }
 
 static void rival(const struct bench_run *run)
@@ -83,7 +89,7 @@ int main(int argc, char **argv)
     };
     static const struct bench_suite suite = {
         .name = "fairness",
-        .about = "n tasks spawned beside a ping-pong pair: from spawn to start",
+        .about = "n tasks spawned beside a ping-pong pair: from spawn to start; and the pair's time there and back",
         .runs = 7,
         .cases = cases,
         .n_cases = BENCH_COUNT(cases),

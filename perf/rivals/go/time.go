@@ -124,20 +124,25 @@ func burst(n uint64) uint64 {
 	return n
 }
 
-// Every millisecond a goroutine is started beside two that keep sending to each other.
+// Every millisecond a goroutine is started beside two that keep sending to each other; and how long these take
+// there and back meanwhile.
 func fairness(n uint64) uint64 {
 	there, back, stop := make(chan int), make(chan int), int32(0)
+	trips := make(chan float64)
+	origin := time.Now()
 	go func() {
 		for x := range there {
 			back <- x
 		}
 	}()
 	go func() {
-		for atomic.LoadInt32(&stop) == 0 {
+		made := 0.0
+		for ; atomic.LoadInt32(&stop) == 0; made++ {
 			there <- 1
 			<-back
 		}
 		close(there)
+		trips <- made
 	}()
 	delays := make([]int64, n)
 	result := make(chan int64, 1)
@@ -148,6 +153,8 @@ func fairness(n uint64) uint64 {
 		delays[i] = <-result
 	}
 	atomic.StoreInt32(&stop, 1)
+	made := <-trips
+	figure("pair", float64(time.Since(origin))/made)
 	percentiles(delays)
 	return n
 }

@@ -128,8 +128,10 @@ pub async fn burst(n: u64) -> Said {
     Said::percentiles(n, result.recv().await.unwrap())
 }
 
-/// Every millisecond a task is started beside two that keep sending to each other.
+/// Every millisecond a task is started beside two that keep sending to each other; and how long these take there
+/// and back meanwhile.
 pub async fn fairness(n: u64) -> Said {
+    let origin = Instant::now();
     let (there, mut there_end) = mpsc::channel(1);
     let (back, mut back_end) = mpsc::channel(1);
     let stop = Arc::new(AtomicBool::new(false));
@@ -139,11 +141,14 @@ pub async fn fairness(n: u64) -> Said {
             back.send(x).await.unwrap();
         }
     });
-    tokio::spawn(async move {
+    let pair = tokio::spawn(async move {
+        let mut made = 0;
         while !stopped.load(Relaxed) {
             there.send(1).await.unwrap();
             back_end.recv().await.unwrap();
+            made += 1;
         }
+        made
     });
     let mut delays = Vec::new();
     for _ in 0..n {
@@ -153,7 +158,11 @@ pub async fn fairness(n: u64) -> Said {
         delays.push(task.await.unwrap());
     }
     stop.store(true, Relaxed);
-    Said::percentiles(n, delays)
+    let made = pair.await.unwrap();
+    let trip = origin.elapsed().as_nanos() as f64 / made as f64;
+    let mut said = Said::percentiles(n, delays);
+    said.figures.push(("pair", trip));
+    said
 }
 
 /// 64 tasks started by one, each with 20 us of work every 1.0 to 2.2 ms: how late it is done, n times in
