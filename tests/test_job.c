@@ -727,6 +727,7 @@ static void with_an_fp_environment(flow_fn fn)
     options.flags = FLOW_FP_ENVIRONMENT;
     assert_int_equal(flow_spawn_with(&task, &options, fn, NULL), 0);
     assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    assert_true(test_wait_until_empty()); /* those that it has called and left to themselves, too */
     test_stop();
     assert_no_failures();
 }
