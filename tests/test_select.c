@@ -148,11 +148,11 @@ static void test_joins(void **state)
     test_from_both(joins);
 }
 
-/* ---- a select that lets others run has let go of the tasks that it did not choose ---- */
+/* ---- a select that lets others run, on its worker, has let go of the tasks that it did not choose ---- */
 
 struct neighbours {
     flow_task endless;
-    bool done; /* both are on one worker */
+    atomic_bool done;
 };
 
 static flow_result select_often(void *arg)
@@ -162,7 +162,7 @@ static flow_result select_often(void *arg)
     struct flow_case c[2] = {flow_on_event(&set), flow_on_join(n->endless, NULL)};
 
     EXPECT_EQ(flow_event_set(&set), 0);
-    while (!n->done)
+    while (!atomic_load(&n->done))
         EXPECT_EQ(flow_select(c, 2, GENEROUS), 0);
     return flow_ok(NULL);
 }
@@ -175,7 +175,7 @@ static flow_result try_to_join(void *arg)
         EXPECT_EQ(flow_join(n->endless, NULL, FLOW_NOW), -ETIMEDOUT);
         EXPECT_EQ(flow_yield(), 0);
     }
-    n->done = true;
+    atomic_store(&n->done, true);
     return flow_ok(NULL);
 }
 
