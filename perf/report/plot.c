@@ -100,7 +100,7 @@ void plot_bars(FILE *out, const struct contest *contest)
 
 /* ---- ratios ---- */
 
-enum { RATIO_LABEL = 230, RATIO_WIDTH = 460, RATIO_RIGHT = 90, RATIO_LINE = 15, RATIO_TOP = 74 };
+enum { RATIO_LABEL = 300, RATIO_WIDTH = 430, RATIO_RIGHT = 90, RATIO_LINE = 15, RATIO_TOP = 74 };
 
 /* What lies outside is marked at the end of the axis, with its number. */
 #define RATIO_LEAST 0.01
