@@ -115,24 +115,35 @@ static void the_longest_range(void **state)
     test_in_coroutine(all_int64);
 }
 
+static void start_two_sockets(int workers)
+{
+    struct flow_options options = FLOW_OPTIONS_INIT;
+
+    options.workers = workers;
+    options.stall_ns = 0;
+    test_start_with(&options);
+}
+
+static void run_on_the_first_worker(flow_fn fn, void *arg)
+{
+    struct flow_spawn_options options = FLOW_SPAWN_INIT;
+    flow_task task;
+
+    options.flags = FLOW_PINNED;
+    options.worker = 0;
+    assert_int_equal(flow_spawn_with(&task, &options, fn, arg), 0);
+    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+}
+
 /* From a node that has more workers than the other, so that its part is longer than an int64_t: a signed
  * overflow, for the sanitizer. */
 static void the_longest_range_on_uneven_nodes(void **state)
 {
-    struct flow_spawn_options options = FLOW_SPAWN_INIT;
-    struct flow_options machine = FLOW_OPTIONS_INIT;
-    flow_task task;
-
     (void)state;
-    machine.workers = 5;
-    machine.stall_ns = 0;
-    options.flags = FLOW_PINNED;
-    options.worker = 0;
     machine_use(&machine_two_sockets);
     machine_put("affinity", "0-2,4-5\n");
-    test_start_with(&machine);
-    assert_int_equal(flow_spawn_with(&task, &options, all_int64, NULL), 0);
-    assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+    start_two_sockets(5);
+    run_on_the_first_worker(all_int64, NULL);
     test_stop();
     machine_close();
     assert_no_failures();
@@ -805,20 +816,11 @@ static flow_result loop_beside_computing(void *arg)
 
 static void it_does_not_wait_for_a_busy_node(void **state)
 {
-    struct flow_spawn_options options = FLOW_SPAWN_INIT;
-    struct flow_options machine = FLOW_OPTIONS_INIT;
-    flow_task task;
-
     (void)state;
-    machine.workers = 4;
-    machine.stall_ns = 0;
     machine_use(&machine_two_sockets);
-    test_start_with(&machine);
-    options.flags = FLOW_PINNED;
-    options.worker = 0;
+    start_two_sockets(4);
     for (intptr_t i = 0; i < TEST_ROUNDS(20, 4); i++) {
-        assert_int_equal(flow_spawn_with(&task, &options, loop_beside_computing, (void *)(2 - (i & 1))), 0);
-        assert_int_equal(flow_join(task, NULL, FLOW_FOREVER), 0);
+        run_on_the_first_worker(loop_beside_computing, (void *)(2 - (i & 1)));
         assert_no_failures();
     }
     test_stop();
