@@ -11,16 +11,27 @@
  * busy one finds work soon. When all groups sleep and the pause has become its longest, it sleeps
  * without end: an idle process does nothing. It says so first (`watching`) and then looks once more
  * who sleeps; a worker that wakes leaves the state of its group first and asks for the sentry
- * only after that; so at least one of them sees the other. */
+ * only after that; so at least one of them sees the other.
+ *
+ * The lookout. A coroutine that spawns a task and joins it at once runs it itself; to wake a sleeper for it is in
+ * vain, and costs the one who spawns a system call, some 30 us where a virtual CPU must be woken. So a worker that
+ * sees a LIFO slot filled and emptied all the time, or was summoned for nothing several times in a row, stands as
+ * the lookout of its group when it sleeps: spawns into an empty slot wake nobody, and it looks at the
+ * slots once a millisecond, and once more soon after it has seen a task in one. A task that lies there while
+ * its spawner computes is delayed by that, once: it is stolen, and the next sleep is one as always. What a slot does
+ * not hold goes to the ring, and wakes somebody at once. When nobody uses the slots any more, the looks end. */
 #include "core/park.h"
 #include "core/group.h"
 #include "core/queues.h"
 #include "core/steal.h"
 
-#define DOZE_NS          100000 /* see doze() */
+#define DOZE_NS          100000 /* see doze_if_in_vain() */
 #define VAIN_NS          20000  /* see doze_if_in_vain() */
 #define VAIN_MOST        4
 #define NEAR_NS          10000  /* see flow__wait_for_near_timer() */
+#define LOOKOUT_NS       1000000
+#define LOOKOUT_SOON_NS  20000
+#define LOOKOUT_MOST_NS  4000000
 #define PAUSES           8
 #define TRIM_AFTER_NS    1000000000
 #define TRIM_SLICE       2048
@@ -64,10 +75,7 @@ static void send_home(struct flow__worker *w)
 
 /* ---- sleeping ---- */
 
-/* Somebody fills and empties a LIFO slot all the time, as a coroutine does that
- * spawns and joins one task after the other. To sleep on the map would make each of its spawns
- * wake us for nothing; to search on would burn a CPU. So: a short sleep off the map, then another
- * look. */
+/* A short sleep off the map, for which nobody is woken in vain. */
 static void doze(struct flow__worker *w)
 {
     int64_t next = flow__timers_next(&w->timers), until = flow__sys.now() + DOZE_NS;
@@ -95,35 +103,79 @@ static int64_t next_pause(struct flow__group *g)
     return pause;
 }
 
-/* Announced, as the sentry: sleeps until somebody wakes it, the deadline, or something is ripe on
- * another node. */
-static void stand_sentry(struct flow__worker *w, int64_t deadline)
+struct lookout {
+    bool stands, soon; /* soon: the next look comes after a short pause, the one after that does not */
+    int64_t pause;     /* before a look that is not to come soon */
+    uint64_t before, pushes; /* into the slots, ever: when it began; at the last look */
+};
+
+/* Unless there is one, or no LIFO slot that it could look at. */
+static void stand_lookout(struct flow__worker *w, struct lookout *lookout)
 {
-    struct flow__group *g = w->group;
-
-    for (;;) {
-        int64_t now = flow__sys.now(), pause = next_pause(g);
-        int64_t until = pause < deadline - now ? now + pause : deadline;
-
-        if (!flow__parker_wait(&w->parker, until) || until == deadline)
-            break;
-        if (flow__anything_ripe(w, flow__sys.now()))
-            break;
-    }
-    exchange_seq(&g->watching, false);
-    flow__idle_end_sentry(&g->idle);
+    *lookout = (struct lookout){.pause = LOOKOUT_NS};
+    if (w->n_mates == 0 || !flow__idle_stand_lookout(&w->group->idle))
+        return;
+    flow__note_lifos(w, flow__sys.now(), &lookout->pushes);
+    lookout->before = lookout->pushes;
+    lookout->stands = true;
 }
 
-static uint32_t sleep_announced(struct flow__worker *w, int64_t deadline)
+/* One look of the lookout. False: it has seen enough. */
+static bool look_at_slots(struct flow__worker *w, struct lookout *lookout, int64_t now)
 {
-    struct flow__idle *idle = &w->group->idle;
-    int self = flow__index_in_group(w);
+    uint64_t before = lookout->pushes;
+    enum flow__lifo_look seen = flow__note_lifos(w, now, &lookout->pushes);
 
-    if (flow__runtime.n_groups > 1 && flow__idle_stand_sentry(idle, self)) {
-        stand_sentry(w, deadline);
-        return flow__parker_cancel(&w->parker, idle, self);
+    if (seen == FLOW__LIFO_RIPE)
+        return false;
+    lookout->soon = seen == FLOW__LIFO_NOTED && !lookout->soon;
+    if (seen == FLOW__LIFO_NOTED || lookout->pushes != before)
+        lookout->pause = LOOKOUT_NS;
+    else
+        lookout->pause *= 2;
+    return lookout->pause <= LOOKOUT_MOST_NS;
+}
+
+/* Not announced any more. Who has filled an empty slot meanwhile has woken nobody: so we search, as if we were
+ * summoned, or leave it to who does. */
+static void end_lookout(struct flow__worker *w, struct lookout *lookout)
+{
+    if (lookout->pushes == lookout->before && w->fruitless > 0)
+        w->fruitless--;
+    flow__idle_end_lookout(&w->group->idle);
+    if (!w->searching)
+        w->searching = flow__idle_start_search(&w->group->idle);
+    if (!w->searching)
+        flow__wake_searcher(w); /* if those who searched have looked too early, and sleep */
+}
+
+/* Announced: sleeps until somebody wakes it, the deadline, or, as the sentry, something is ripe on
+ * another node, or, as the lookout, it has seen enough. */
+static void sleep_announced(struct flow__worker *w, int64_t deadline, struct lookout *lookout)
+{
+    struct flow__group *g = w->group;
+    bool sentry = flow__runtime.n_groups > 1 &&
+                  flow__idle_stand_sentry(&g->idle, flow__index_in_group(w));
+
+    for (;;) {
+        int64_t now = flow__sys.now(), pause = sentry ? next_pause(g) : INT64_MAX, until;
+        int64_t looks = lookout->soon ? LOOKOUT_SOON_NS : lookout->pause;
+
+        if (lookout->stands && looks < pause)
+            pause = looks;
+        until = pause < deadline - now ? now + pause : deadline;
+        if (!flow__parker_wait(&w->parker, until) || until == deadline)
+            break;
+        now = flow__sys.now();
+        if (sentry && flow__anything_ripe(w, now))
+            break;
+        if (lookout->stands && !look_at_slots(w, lookout, now))
+            break;
     }
-    return flow__parker_sleep(&w->parker, idle, self, deadline);
+    if (!sentry)
+        return;
+    exchange_seq(&g->watching, false);
+    flow__idle_end_sentry(&g->idle);
 }
 
 /* A coroutine that forks and syncs tiny jobs all the time shows one when it is asked, wakes whoever
@@ -132,22 +184,24 @@ static uint32_t sleep_announced(struct flow__worker *w, int64_t deadline)
  * off the map for a while, then sleeps as always, to see whether this goes on. */
 static bool doze_if_in_vain(struct flow__worker *w)
 {
-    bool lifo_busy;
+    bool unused;
 
     if (flow__likely(w->vain < VAIN_MOST))
         return false;
     w->vain--;
-    if (!flow__anything_visible(w, &lifo_busy))
+    if (!flow__anything_visible(w, &unused))
         doze(w);
     return true;
 }
 
 /* Sleeping, announced, and counting what it was good for; what is found sets `vain` to 0. */
-static uint32_t sleep_and_count(struct flow__worker *w, int64_t deadline)
+static uint32_t sleep_and_count(struct flow__worker *w, int64_t deadline, struct lookout *lookout)
 {
     int64_t begin = flow__sys.now();
-    uint32_t became = sleep_announced(w, deadline);
+    uint32_t became;
 
+    sleep_announced(w, deadline, lookout);
+    became = flow__parker_cancel(&w->parker, &w->group->idle, flow__index_in_group(w));
     w->vain = became == FLOW__SUMMONED && flow__sys.now() - begin < VAIN_NS ? w->vain + 1 : 0;
     return became;
 }
@@ -156,6 +210,7 @@ void flow__park(struct flow__worker *w)
 {
     struct flow__idle *idle = &w->group->idle;
     int64_t deadline = wake_time(w);
+    struct lookout lookout = {false};
     bool lifo_busy = false;
     uint32_t became;
 
@@ -163,19 +218,20 @@ void flow__park(struct flow__worker *w)
         return;
     flow__count(w, announced);
     flow__parker_announce(&w->parker, idle, flow__index_in_group(w));
-    if (flow__anything_visible(w, &lifo_busy) || lifo_busy ||
-        load_seq(&flow__runtime.workers_end)) {
+    if (flow__anything_visible(w, &lifo_busy) || load_seq(&flow__runtime.workers_end)) {
         became = flow__parker_cancel(&w->parker, idle, flow__index_in_group(w));
         w->searching = became == FLOW__SUMMONED;
-        if (lifo_busy && became == FLOW__RUNNING && !load_relaxed(&flow__runtime.workers_end))
-            doze(w);
         return;
     }
+    if (lifo_busy || w->fruitless >= FLOW__FRUITLESS_MOST)
+        stand_lookout(w, &lookout);
     flow__count(w, parks);
     send_home(w);
     flow__tell_quiet();
-    became = sleep_and_count(w, deadline);
+    became = sleep_and_count(w, deadline, &lookout);
     w->searching = became == FLOW__SUMMONED;
+    if (lookout.stands)
+        end_lookout(w, &lookout);
     trim_if_due(w);
 }
 

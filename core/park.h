@@ -6,6 +6,9 @@
 
 #include "core/worker.h"
 
+/* After so many summons in vain a worker becomes the lookout, see core/park.c. */
+#define FLOW__FRUITLESS_MOST 4
+
 /* Sleeps until there may be work. */
 void flow__park(struct flow__worker *w);
 

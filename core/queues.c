@@ -110,18 +110,23 @@ uint32_t flow__rob_queue(struct flow__shared_queue *q, struct flow__task **loot,
 
 /* ---- making tasks ready ---- */
 
-/* w: the caller's worker or NULL. */
-static void wake_one(struct flow__worker *w, struct flow__group *g)
+/* One is wanted. w: the caller's worker or NULL, as of the next. */
+static void send_wake(struct flow__worker *w, struct flow__group *g)
 {
     struct flow__worker *first = &flow__runtime.workers[g->first];
 
-    if (!flow__idle_wants_wake(&g->idle) ||
-        !flow__idle_wake_one(&g->idle, &first->parker, sizeof *first))
+    if (!flow__idle_wake_one(&g->idle, &first->parker, sizeof *first))
         return;
     if (w)
         flow__count(w, wakes);
     else
         fetch_add_relaxed(&flow__runtime.foreign_wakes, 1);
+}
+
+static void wake_one(struct flow__worker *w, struct flow__group *g)
+{
+    if (flow__idle_wants_wake(&g->idle))
+        send_wake(w, g);
 }
 
 void flow__wake_searcher(struct flow__worker *w)
@@ -219,7 +224,9 @@ void flow__submit(struct flow__worker *w, struct flow__task *t)
         push_ring(w, older);
     if (flow__unlikely(!w->offers))
         flow__raise_surplus(w);
-    flow__wake_searcher(w);
+    if (older ? flow__idle_wants_wake(&w->group->idle)
+              : flow__idle_wants_wake_for_slot(&w->group->idle))
+        send_wake(w, w->group);
 }
 
 void flow__send(struct flow__worker *w, struct flow__worker *target, struct flow__task *t)

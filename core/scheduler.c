@@ -274,7 +274,7 @@ static void stop_searching(struct flow__worker *w, bool found)
 static struct flow__task *find_work(struct flow__worker *w)
 {
     struct flow__task *t = NULL;
-    bool searched;
+    bool summoned = w->searching, searched;
 
     store_relaxed(&w->current, NULL);
     flow__lower_surplus(w);
@@ -285,6 +285,10 @@ static struct flow__task *find_work(struct flow__worker *w)
         t = flow__search(w, next_local_polled);
     searched = w->searching;
     stop_searching(w, t != NULL);
+    if (t && searched)
+        w->fruitless = 0;
+    else if (summoned && w->fruitless < FLOW__FRUITLESS_MOST)
+        w->fruitless++;
     if (t && searched && flow__runtime.n_groups > 1)
         flow__end_rest(w);
     return t;

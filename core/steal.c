@@ -86,20 +86,27 @@ static struct flow__task *look_at_mates(struct flow__worker *w)
     return NULL;
 }
 
-static struct flow__task *look_at_lifos(struct flow__worker *w, int64_t now)
+/* Sets *victim to whom a ripe slot belongs. */
+static enum flow__lifo_look find_lifo(struct flow__worker *w, int64_t now, struct flow__worker **victim)
 {
     for (int i = 0; i < w->n_mates; i++) {
-        struct flow__worker *victim = &flow__runtime.workers[w->victims[i]];
-
-        if (victim != w->watch.victim &&
-            (!flow__may_have_surplus(victim) || !load_relaxed(&victim->lifo)))
+        *victim = &flow__runtime.workers[w->victims[i]];
+        if (*victim != w->watch.victim &&
+            (!flow__may_have_surplus(*victim) || !load_relaxed(&(*victim)->lifo)))
             continue;
-        if (lifo_is_ripe(victim, &w->watch, LIFO_AGE_NS, now))
-            return steal_lifo(w, victim);
-        if (load_relaxed(&victim->lifo))
-            break; /* watch one slot at a time */
+        if (lifo_is_ripe(*victim, &w->watch, LIFO_AGE_NS, now))
+            return FLOW__LIFO_RIPE;
+        if (load_relaxed(&(*victim)->lifo))
+            return FLOW__LIFO_NOTED; /* watch one slot at a time */
     }
-    return NULL;
+    return FLOW__LIFOS_EMPTY;
+}
+
+static struct flow__task *look_at_lifos(struct flow__worker *w, int64_t now)
+{
+    struct flow__worker *victim;
+
+    return find_lifo(w, now, &victim) == FLOW__LIFO_RIPE ? steal_lifo(w, victim) : NULL;
 }
 
 /* What the group has. */
@@ -311,6 +318,16 @@ struct flow__task *flow__search(struct flow__worker *w,
     }
     w->spin_ns /= 2;
     return NULL;
+}
+
+enum flow__lifo_look flow__note_lifos(struct flow__worker *w, int64_t now, uint64_t *pushes)
+{
+    struct flow__worker *victim;
+
+    *pushes = 0;
+    for (int i = 0; i < w->n_mates; i++)
+        *pushes += load_relaxed(&flow__runtime.workers[w->victims[i]].lifo_pushes);
+    return find_lifo(w, now, &victim);
 }
 
 bool flow__anything_visible(struct flow__worker *w, bool *lifo_busy)

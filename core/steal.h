@@ -16,6 +16,11 @@ struct flow__task *flow__search(struct flow__worker *w,
  * it has seen for the next one. For a sentry. */
 bool flow__anything_ripe(struct flow__worker *w, int64_t now);
 
+/* One look of the lookout at the LIFO slots of its mates, which also notes what it has seen for the next one.
+ * *pushes: how often they have been filled in all. */
+enum flow__lifo_look { FLOW__LIFOS_EMPTY, FLOW__LIFO_NOTED, FLOW__LIFO_RIPE };
+enum flow__lifo_look flow__note_lifos(struct flow__worker *w, int64_t now, uint64_t *pushes);
+
 /* Is there anything for the worker's group, in the queues themselves? LIFO slots are told apart:
  * their owners mostly take them back at once. For who has announced that it will sleep. */
 bool flow__anything_visible(struct flow__worker *w, bool *lifo_busy);

@@ -73,6 +73,7 @@ struct flow__worker {
     bool offers; /* its surplus flag is up; always, if there is no thief */
     int64_t spin_ns, spin_max_ns; /* adaptive, see flow__search */
     uint32_t vain; /* short sleeps in a row that ended in a search for nothing; see core/park.c */
+    uint32_t fruitless; /* summons in a row, after however long a sleep, that did; the same */
     int64_t spin_kept_ns;         /* spin_max_ns, while the thread is not on its CPU */
     int64_t trim_at;              /* 0: not known, INT64_MAX: nothing to trim */
     struct flow__watch watch, far_watch, job_watch; /* a slot at home; elsewhere; jobs elsewhere */

@@ -86,6 +86,18 @@ void flow__idle_end_sentry(struct flow__idle *idle)
     exchange_seq(&idle->sentry, 0);
 }
 
+bool flow__idle_stand_lookout(struct flow__idle *idle)
+{
+    bool nobody = false;
+
+    return cas_seq(&idle->lookout, &nobody, true);
+}
+
+void flow__idle_end_lookout(struct flow__idle *idle)
+{
+    exchange_seq(&idle->lookout, false);
+}
+
 bool flow__parker_notify(struct flow__parker *parker)
 {
     /* [PARK-1] seq_cst: pairs with [PARK-2]. The caller's push came before, as a full barrier;

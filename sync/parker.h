@@ -29,6 +29,13 @@
  * like the others, looks up now and then without leaving it, and is the last to be woken for
  * work of its own group and the first for help.
  *
+ * The lookout. Some places are filled and emptied again all the time before anybody who was woken for them
+ * could come (LIFO slots). One sleeper may look at these now and then of its own accord; while it stands, who
+ * publishes there wakes nobody. It says that it stands after it is announced, and, when it ends, says so
+ * (a full barrier) and then looks at these places; a publisher pushes (a full barrier) and then reads
+ * whether somebody stands. So what was pushed without a wake is seen, at the latest then. (Instead of looking
+ * it may search, or make sure after its barrier that somebody searches.)
+ *
  * Word: RUNNING -> PARKED and anything -> RUNNING by its worker; PARKED -> NOTIFIED or
  * SUMMONED by the one waker whose CAS wins. Only the worker itself enters and leaves
  * the map and the count, so both may still show one that was just woken. */
@@ -62,6 +69,7 @@ struct flow__idle {
     /* Low half: searchers. High half: sleepers. Written by every worker as it
      * changes its mind, read at every spawn. */
     flow__cache_aligned flow__atomic(uint64_t) state;
+    flow__atomic(bool) lookout; /* one stands; written by who becomes it and ends being it */
     flow__cache_aligned flow__atomic(uint64_t) map[FLOW__MAX_WORKERS / 64]; /* who sleeps */
     flow__atomic(int) sentry; /* 1 + the worker, or 0; written by who becomes it and ends being it */
     int n_workers; /* constant while threads run */
@@ -76,6 +84,12 @@ static inline bool flow__idle_wants_wake(struct flow__idle *idle)
     uint64_t s = load_seq(&idle->state);
 
     return s >= FLOW__ONE_SLEEPER && (uint32_t)s == 0;
+}
+
+/* The same after it was published where a lookout looks. */
+static inline bool flow__idle_wants_wake_for_slot(struct flow__idle *idle)
+{
+    return flow__idle_wants_wake(idle) && !load_seq(&idle->lookout);
 }
 
 /* How many sleep or search, of those who have announced it before a full barrier of the caller's. */
@@ -97,6 +111,13 @@ bool flow__idle_call(struct flow__idle *idle, struct flow__parker *parkers, size
 /* A sleeper, announced and not yet asleep, becomes the sentry. False: there is one. */
 bool flow__idle_stand_sentry(struct flow__idle *idle, int worker);
 void flow__idle_end_sentry(struct flow__idle *idle);
+
+/* A sleeper, announced and not yet asleep, becomes the lookout. False: there is one. */
+bool flow__idle_stand_lookout(struct flow__idle *idle);
+
+/* Ends that: then search, or see to it that somebody does, since others may have published without waking
+ * anybody. */
+void flow__idle_end_lookout(struct flow__idle *idle);
 
 static inline bool flow__idle_has_sentry(struct flow__idle *idle)
 {

@@ -6,6 +6,8 @@
  * parker_group: two workers search, leave the search, announce, look and sleep as core/scheduler.c does;
  * one publisher adds two pieces of work to their group and wakes at most one for each. Whoever was
  * summoned is a searcher already, and wakes the next one when it leaves work behind.
+ * parker_lookout: a publisher fills a slot, of which it tells nobody while a lookout stands; that one is called away
+ * and comes back no more. The other worker must take what is in the slot.
  * parker_claim: two publishers and one worker; one claims the wake and finds that the worker does not
  * sleep yet, while the other trusts in that claim. */
 #include "sync/parker.c"
@@ -19,6 +21,7 @@ static struct flow__idle idle;
 static struct flow__parker parkers[2];
 static struct flow__inbox inbox;
 static struct flow__link nodes[2];
+static flow__atomic(int) slot, is_away;
 static flow__atomic(int) queue, left; /* pieces that wait; those that nobody has done */
 
 static void begin(int n_workers)
@@ -26,6 +29,7 @@ static void begin(int n_workers)
     idle.state = 0;
     idle.map[0] = 0;
     idle.sentry = 0;
+    idle.lookout = false;
     idle.n_workers = n_workers;
     parkers[0].word = parkers[1].word = FLOW__RUNNING;
 }
@@ -180,11 +184,86 @@ static void thread_claim(int self)
     wake();
 }
 
+/* ---- a lookout ---- */
+
+static void setup_lookout(void)
+{
+    begin(2);
+    slot = is_away = 0;
+}
+
+static void be_called_away(void)
+{
+    uint32_t became;
+    bool stands;
+
+    flow__parker_announce(&parkers[0], &idle, 0);
+    stands = flow__idle_stand_lookout(&idle);
+    became = flow__parker_sleep(&parkers[0], &idle, 0, INT64_MAX);
+    if (stands)
+        flow__idle_end_lookout(&idle);
+    if (became == FLOW__SUMMONED)
+        flow__idle_end_search(&idle);
+    if (load_seq(&slot))
+        wake();
+    store_release(&is_away, 1);
+}
+
+/* Who is to sleep beside a filled slot looks at it again, as the lookout, unless there is one. */
+static void take_slot(void)
+{
+    bool searching = false;
+
+    for (;;) {
+        uint32_t became = FLOW__RUNNING;
+        bool taken = exchange_seq(&slot, 0);
+
+        if (searching)
+            flow__idle_end_search(&idle);
+        if (taken)
+            return;
+        flow__parker_announce(&parkers[1], &idle, 1);
+        if (load_seq(&slot) && flow__idle_stand_lookout(&idle)) {
+            became = flow__parker_cancel(&parkers[1], &idle, 1);
+            flow__idle_end_lookout(&idle);
+        } else {
+            became = flow__parker_sleep(&parkers[1], &idle, 1, INT64_MAX);
+        }
+        searching = became == FLOW__SUMMONED;
+    }
+}
+
+static void fill_slot(void)
+{
+    exchange_seq(&slot, 1);
+    if (flow__idle_wants_wake_for_slot(&idle))
+        flow__idle_wake_one(&idle, parkers, sizeof parkers[0]);
+    while (!load_acquire(&is_away) && !flow__parker_notify(&parkers[0]))
+        model_pause();
+}
+
+static void check_lookout(void)
+{
+    check_idle();
+    MODEL_CHECK(!slot && !idle.lookout);
+}
+
+static void thread_lookout(int self)
+{
+    if (self == 0)
+        be_called_away();
+    else if (self == 1)
+        take_slot();
+    else
+        fill_slot();
+}
+
 int main(int argc, char **argv)
 {
     static const struct model models[] = {
         {"parker_inbox", 3, setup_inbox, thread_inbox, check_idle, MODEL_ANY, MODEL_ANY, MODEL_ANY, 2},
         {"parker_group", 3, setup_group, thread_group, check_idle, 4, 2, 0, 1},
+        {"parker_lookout", 3, setup_lookout, thread_lookout, check_lookout, 3, 2, 0, 1},
         {"parker_claim", 3, setup_claim, thread_claim, check_idle, MODEL_ANY, MODEL_ANY, 1, 2},
     };
 

@@ -12,6 +12,8 @@
  * refused, or counted before the stop looks who is left, and run, or ended unrun, once.
  * nodes: each worker is a group of its own. A task comes for worker 0 at any time in the sleep of the other one's
  * sentry, spawns two and blocks its thread until the first has run: that sentry must watch, or be called.
+ * lookout: a task of worker 0 spawns one and blocks its thread until that has run; the other worker was summoned in vain
+ * before, and may stand as the lookout, so that nobody wakes it.
  *
  * No task suspends here. Jobs, stacks and what is closed beside the workers are left out. */
 #include "tests/model/core.h"
@@ -252,6 +254,39 @@ static void check_searcher(void)
     MODEL_CHECK(n_run == 4);
 }
 
+static void setup_lookout(void)
+{
+    open_n_workers(2);
+    workers[1].fruitless = FLOW__FRUITLESS_MOST;
+    model_most_late = 9;
+}
+
+static flow_result run_one_and_block(void *unused)
+{
+    spawn(1, run_first);
+    while (!load_acquire(&first_has_run))
+        flow__sys.futex_wait(&first_has_run, 0, INT64_MAX);
+    return count_run(NULL);
+}
+
+static void thread_lookout(int self)
+{
+    if (self < 2) {
+        run_worker(self);
+        return;
+    }
+    spawn_home(run_one_and_block);
+    flow__wait_until(&flow__runtime, is_empty, FLOW_FOREVER);
+    MODEL_CHECK(stop(FLOW_FOREVER) == 0);
+}
+
+static void check_lookout(void)
+{
+    check();
+    MODEL_CHECK(n_run == 2);
+    MODEL_CHECK(!groups[0].idle.lookout);
+}
+
 static void setup_foreign(void)
 {
     open_n_workers(1);
@@ -335,6 +370,7 @@ int main(int argc, char **argv)
         {"stop", 3, setup, thread_stop, check_stop, 2, 0, 0, 1},
         {"foreign", 3, setup_foreign, thread_foreign, check_foreign, 2, 1, 0, 1},
         {"nodes", 3, setup_nodes, thread_nodes, check_nodes, 2, 0, 0, 0},
+        {"lookout", 3, setup_lookout, thread_lookout, check_lookout, 1, 0, 0, 0},
         {"searcher", 3, setup, thread_searcher, check_searcher, 1, 0, 0, 0},
     };
 
