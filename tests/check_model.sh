@@ -3,6 +3,7 @@
 # expects each to be noticed. `make check` does it within small bounds and with a few mutants, `make
 # check-model` (argument: full) with all. A failing schedule is printed as a string; to see it again:
 #   build/model/PROGRAM replay NAME STRING         (and `quick` behind it if it was found by make check)
+# PROGRAM quick|full NAME explores one scenario only; a mutant is tried with the one that has to notice it.
 # The models of sync/ also run under Relacy, which knows weaker memory than the explorer
 # (tests/model/relacy.h), and spin looks at runs without end (tests/model/parking.pml; full only).
 set -u
@@ -112,22 +113,24 @@ for program in "${spin[@]}"; do
 done
 models=$started
 
-notices() { # program mode limit
-    timeout "$3" "$1" "$2" >"$1.log" 2>&1
+notices() { # program limit mode [scenario]
+    timeout "$2" "$1" "${@:3}" >"$1.log" 2>&1
     grep -q '^FAILED model' "$1.log"
 }
 
-mutant() { # number program file script what
-    local tree=$tmp/tree$1 program=$tmp/mutant$1 killed=1
+mutant() { # number program[:scenario] file script what
+    local tree=$tmp/tree$1 program=$tmp/mutant$1 killed=1 only=()
+    case $2 in *:*) only=("${2#*:}") ;; esac
     mkdir -p "$tree/tests"
     cp -r include numa sync core "$tree" && cp -r tests/model "$tree/tests"
     sed -i "$4" "$tree/$3"
     if cmp -s "$3" "$tree/$3"; then
         echo "FAILED mutant changes nothing: $5"
-    elif ! build "$tree" "$2" "$program" 2>"$program.log"; then
+    elif ! build "$tree" "${2%%:*}" "$program" 2>"$program.log"; then
         echo "FAILED mutant does not compile: $5"
         head -3 "$program.log"
-    elif notices "$program" quick 60 || { [ "$mode" = full ] && notices "$program" full 300; }; then
+    elif notices "$program" 60 quick "${only[@]}" ||
+        { [ "$mode" = full ] && notices "$program" 300 full "${only[@]}"; }; then
         killed=0
         [ "$mode" != full ] || echo "killed: $5 ($(sed -n 's/^FAILED model //p' "$program.log"))"
     else

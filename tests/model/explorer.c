@@ -761,9 +761,11 @@ int model_main(int argc, char **argv, const struct model *models, int n)
     states_open(arena, ARENA_BYTES, (uint64_t)1 << (quick ? 22 : 25));
     for (int i = 0; i < n; i++) {
         model = &models[i];
+        if (argc > 2 && strcmp(argv[2], model->name) != 0)
+            continue;
         if (argc < 4 || strcmp(argv[1], "replay") != 0)
             explore(quick, most);
-        else if (strcmp(argv[2], model->name) == 0)
+        else
             replay_one(argc > 4 && strcmp(argv[4], "quick") == 0, argv[3]);
     }
     return 0;

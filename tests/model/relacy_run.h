@@ -221,6 +221,8 @@ static int model_main(int argc, char **argv, const struct model *models, int n)
         bool cut, all;
 
         model_now_run = &models[i];
+        if (argc > 2 && strcmp(argv[2], models[i].name) != 0)
+            continue;
         if (!model_passes(false, bound, most, &searched, &cut) ||
             !model_passes(true, 0, most, &drawn, &all))
             return 1;
