@@ -89,11 +89,12 @@ struct flow__worker {
     uint32_t own_turn;
     uint64_t selects; /* see core/select.c */
     struct flow__timers timers;
-    const uint16_t *victims; /* other workers, nearest first */
+
+    /* Constant while the worker runs, and in no line with what its owner writes: whoever wakes a task
+     * of it from another worker reads `group`. */
+    flow__cache_aligned const uint16_t *victims; /* other workers, nearest first */
     int n_victims;
     int n_mates; /* of these, the first ones: of the own group */
-
-    /* Constant while the worker runs. */
     int index, node, cpu_id;
     struct flow__group *group;
     pthread_t thread;
@@ -128,6 +129,11 @@ struct flow__worker {
         flow__atomic(int64_t) outside; /* tasks that something outside the runtime may wake */
     } stats;
 } __attribute__((aligned(FLOW__WORKER_ALIGN)));
+
+_Static_assert(offsetof(struct flow__worker, victims) % FLOW__CACHE_LINE == 0 &&
+                   offsetof(struct flow__worker, timers) + sizeof(struct flow__timers) <=
+                       offsetof(struct flow__worker, victims),
+               "each arming of a timer would take the line from who wakes");
 
 /* Tasks that no worker holds: overflow, and what foreign threads spawn. The numbers of their blocks in
  * a ring, so that a block is not touched until its task is about to start. There is room for every
