@@ -128,6 +128,7 @@ struct flow__detail {
 };
 
 struct flow__task {
+    /* The first cache line: all that a switch needs, and a wake by another worker. */
     struct flow__strand strand;  /* its stack pointer while it is suspended */
     struct flow__link link;      /* in the one queue that holds it */
     flow__atomic(uint64_t) life; /* anyone */
@@ -136,6 +137,16 @@ struct flow__task {
         *home; /* its worker from its start on; written while nobody else may wake it */
     struct flow__strand
         *back; /* where its next suspension goes; bit 0: it is being called, see flow__start */
+    char *stack;                  /* lowest address of its stack slot, NULL before it starts */
+    flow__atomic(uint32_t) flags; /* written by who makes it and then by itself; a late waker may
+                                     read it beside the next spawn */
+    uint8_t stack_class;
+    bool timed;
+    bool abroad; /* it was queued on another node; by the one whose queue holds it, until it runs */
+    flow__atomic(uint8_t) why;
+
+    /* The second one. A timer that comes or goes writes to its neighbours in its slot, whose first
+     * lines somebody else may be about to use. */
     union {
         struct { /* until it starts */
             flow_fn fn;
@@ -155,17 +166,11 @@ struct flow__task {
     };
     flow__atomic(struct flow__detail *) detail;
     void *spawn_site;
-    char *stack;                  /* lowest address of its stack slot, NULL before it starts */
-    flow__atomic(uint32_t) flags; /* written by who makes it and then by itself; a late waker may
-                                     read it beside the next spawn */
-    uint8_t stack_class;
-    bool timed;
-    bool abroad; /* it was queued on another node; by the one whose queue holds it, until it runs */
-    flow__atomic(uint8_t) why;
 } __attribute__((aligned(128)));
 
 #if !defined(FLOW__ASAN) && !defined(FLOW__TSAN)
 _Static_assert(sizeof(struct flow__task) == 128, "a queued task costs two cache lines");
+_Static_assert(offsetof(struct flow__task, timer) == FLOW__CACHE_LINE, "and a wake touches one");
 #endif
 
 static inline struct flow__task *flow__task_of_link(struct flow__link *link)
