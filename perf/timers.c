@@ -8,7 +8,9 @@
  *   "cancel + re-arm" goes through public interfaces: tasks of ours wait in flow_suspend with a
  *       deadline an hour away; waking one cancels its timer, and it suspends again with a new one. The
  *       same without a deadline, on the same tasks, shows what of this is the timer's. Go's and
- *       tokio's timers too may be set anew by any thread; one goroutine, or task, does it;
+ *       tokio's timers too may be set anew by any thread; one goroutine, or task, does it, so our tasks
+ *       are on the worker of the one that wakes them. Those of "spread" start on any: about half of the
+ *       wakes then cross from one worker to another;
  *   "in one thread" is for timers that no other thread may touch: libuv's, and core/timer.h itself
  *       (hence the static library), on the main thread with a clock that the loop moves. No user can
  *       call that: "internal wheel".
@@ -74,6 +76,7 @@ static void run_wheel(const struct bench_run *run)
 
 static struct {
     uint64_t n;
+    bool spread;
     flow_waker *wakers;
     flow_task *tasks;
     _Atomic int64_t deadline; /* of the next suspension; FLOW_FOREVER for none */
@@ -115,7 +118,11 @@ static void wait_until_parked(void)
 static void start_waiters(void)
 {
     for (uint64_t i = 0; i < waiters.n; i++) {
-        waiters.tasks[i] = bench_spawn(waiter, (void *)(uintptr_t)i);
+        void *arg = (void *)(uintptr_t)i;
+        int r = waiters.spread ? flow_spawn(&waiters.tasks[i], waiter, arg)
+                               : flow_spawn_now(&waiters.tasks[i], waiter, arg);
+
+        bench_check(!r, "flow_spawn: %d", r);
         waiters.parked++;
         if (i % 1024 == 1023)
             wait_until_parked();
@@ -191,20 +198,33 @@ static flow_result waiters_root(void *arg)
     return flow_ok(NULL);
 }
 
-static void run_waiters(const struct bench_run *run)
+static void time_waiters(const struct bench_run *run, bool spread)
 {
     struct flow_options options = FLOW_OPTIONS_INIT;
 
     waiters.n = run->n;
+    waiters.spread = spread;
     waiters.wakers = bench_array(run->n, sizeof *waiters.wakers);
     waiters.tasks = bench_array(run->n, sizeof *waiters.tasks);
     options.stack_bytes = (size_t)16 * 1024;
     bench_need_memory(run->n * 5000);
     bench_in_coroutine(run, &options, waiters_root, (void *)run);
+}
+
+static void run_waiters(const struct bench_run *run)
+{
+    time_waiters(run, false);
     bench_value("wake + suspend again, with a deadline", run->n, "ns", waiters.with_ns);
     bench_value("wake + suspend again", run->n, "ns", waiters.without_ns);
     bench_value("cancel + re-arm/flow, in tasks", run->n, "ns",
                 waiters.with_ns - waiters.without_ns);
+}
+
+static void run_spread_waiters(const struct bench_run *run)
+{
+    time_waiters(run, true);
+    bench_value("wake + suspend again, spread, with a deadline", run->n, "ns", waiters.with_ns);
+    bench_value("wake + suspend again, spread", run->n, "ns", waiters.without_ns);
 }
 
 /* ---- 900 us, again and again ---- */
@@ -420,6 +440,7 @@ int main(int argc, char **argv)
     static const struct bench_case cases[] = {
         REARM(1000),
         REARM(100000),
+        {"wake + suspend again, spread/flow", run_spread_waiters, 1000, 1, true, .workers = two},
         REARM_IN_ONE_THREAD(1000),
         REARM_IN_ONE_THREAD(100000),
         REARM_IN_ONE_THREAD(1000000),
