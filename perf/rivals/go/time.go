@@ -55,10 +55,21 @@ func sleepLate(n uint64) uint64 {
 	return n
 }
 
+var slept bool
+
+// In the first round all are asleep at once, as perf/timers.c says.
 func sleepers(n uint64) uint64 {
 	var done uint64
+	var longer time.Duration
+	if !slept {
+		longer = time.Duration(n) * 25 * time.Microsecond
+		if longer > 3*time.Second {
+			longer = 3 * time.Second
+		}
+	}
+	slept = true
 	all(n, func(i uint64) {
-		time.Sleep(10*time.Millisecond + spread(i, 40*time.Millisecond))
+		time.Sleep(10*time.Millisecond + spread(i, 40*time.Millisecond) + longer)
 		atomic.AddUint64(&done, 1)
 	})
 	return done

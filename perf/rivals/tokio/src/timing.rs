@@ -58,11 +58,15 @@ pub async fn sleep_late(n: u64) -> Said {
     Said::percentiles(n, late)
 }
 
+/// In the first round all are asleep at once, as perf/timers.c says.
 pub async fn sleepers(n: u64) -> Said {
+    static SLEPT: AtomicBool = AtomicBool::new(false);
+    let first = !SLEPT.swap(true, Relaxed);
+    let longer = if first { (Duration::from_micros(25) * n as u32).min(ms(3000)) } else { ms(0) };
     let mut handles = touched(n);
     let begin = Instant::now();
     for i in 0..n {
-        handles.push(tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40))).await }));
+        handles.push(tokio::spawn(async move { sleep(ms(10) + spread(i, ms(40)) + longer).await }));
     }
     let mut done = 0;
     for handle in handles {
