@@ -137,14 +137,15 @@ static bool look_at_slots(struct flow__worker *w, struct lookout *lookout, int64
 }
 
 /* Not announced any more. Who has filled an empty slot meanwhile has woken nobody: so we search, as if we were
- * summoned, or leave it to who does. */
+ * summoned for what is there, or leave it to who does. */
 static void end_lookout(struct flow__worker *w, struct lookout *lookout)
 {
     if (lookout->pushes == lookout->before && w->fruitless > 0)
         w->fruitless--;
     flow__idle_end_lookout(&w->group->idle);
-    if (!w->searching)
-        w->searching = flow__idle_start_search(&w->group->idle);
+    if (w->searching || !flow__any_lifo(w))
+        return;
+    w->searching = flow__idle_start_search(&w->group->idle);
     if (!w->searching)
         flow__wake_searcher(w); /* if those who searched have looked too early, and sleep */
 }
@@ -158,12 +159,13 @@ static void sleep_announced(struct flow__worker *w, int64_t deadline, struct loo
                   flow__idle_stand_sentry(&g->idle, flow__index_in_group(w));
 
     for (;;) {
-        int64_t now = flow__sys.now(), pause = sentry ? next_pause(g) : INT64_MAX, until;
+        int64_t pause = sentry ? next_pause(g) : INT64_MAX, until = deadline, now;
         int64_t looks = lookout->soon ? LOOKOUT_SOON_NS : lookout->pause;
 
         if (lookout->stands && looks < pause)
             pause = looks;
-        until = pause < deadline - now ? now + pause : deadline;
+        if (pause != INT64_MAX && pause < deadline - (now = flow__sys.now()))
+            until = now + pause;
         if (!flow__parker_wait(&w->parker, until) || until == deadline)
             break;
         now = flow__sys.now();

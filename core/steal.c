@@ -330,6 +330,14 @@ enum flow__lifo_look flow__note_lifos(struct flow__worker *w, int64_t now, uint6
     return find_lifo(w, now, &victim);
 }
 
+bool flow__any_lifo(struct flow__worker *w)
+{
+    for (int i = 0; i < w->n_mates; i++)
+        if (load_seq(&flow__runtime.workers[w->victims[i]].lifo))
+            return true;
+    return false;
+}
+
 bool flow__anything_visible(struct flow__worker *w, bool *lifo_busy)
 {
     if (!flow__inbox_is_empty_seq(&w->inbox) || flow__group_has_tasks_seq(w->group))

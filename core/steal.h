@@ -21,6 +21,9 @@ bool flow__anything_ripe(struct flow__worker *w, int64_t now);
 enum flow__lifo_look { FLOW__LIFOS_EMPTY, FLOW__LIFO_NOTED, FLOW__LIFO_RIPE };
 enum flow__lifo_look flow__note_lifos(struct flow__worker *w, int64_t now, uint64_t *pushes);
 
+/* Is anything in them? For who is no lookout any more. */
+bool flow__any_lifo(struct flow__worker *w);
+
 /* Is there anything for the worker's group, in the queues themselves? LIFO slots are told apart:
  * their owners mostly take them back at once. For who has announced that it will sleep. */
 bool flow__anything_visible(struct flow__worker *w, bool *lifo_busy);

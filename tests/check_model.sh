@@ -62,8 +62,8 @@ build_spin() { # tree program output
 
 # The compiler marks plain accesses for the explorer as it would for its thread sanitizer. What a model
 # of core/ does not reach need not be there.
-build_explorer() { # tree program output
-    compile "$1" "$3.o" "tests/model/$2.c" -fsanitize=thread &&
+build_explorer() { # tree program output flag...
+    compile "$1" "$3.o" "tests/model/$2.c" -fsanitize=thread "${@:4}" &&
         "$CC" -no-pie -Wl,--gc-sections,--unresolved-symbols=ignore-all -o "$3" "$3.o" "$out/explorer.o" "$out/states.o" "$out/switch.o"
 }
 
@@ -71,7 +71,7 @@ build() { # tree [engine/]program output flag...
     case $2 in
     relacy/*) build_relacy "$1" "${2#*/}" "$3" "${@:4}" ;;
     spin/*) build_spin "$1" "${2#*/}" "$3" ;;
-    *) build_explorer "$1" "$2" "$3" ;;
+    *) build_explorer "$1" "$2" "$3" "${@:4}" ;;
     esac
 }
 
@@ -126,7 +126,7 @@ mutant() { # number program[:scenario] file script what
     sed -i "$4" "$tree/$3"
     if cmp -s "$3" "$tree/$3"; then
         echo "FAILED mutant changes nothing: $5"
-    elif ! build "$tree" "${2%%:*}" "$program" 2>"$program.log"; then
+    elif ! build "$tree" "${2%%:*}" "$program" -O0 2>"$program.log"; then
         echo "FAILED mutant does not compile: $5"
         head -3 "$program.log"
     elif notices "$program" 60 quick "${only[@]}" ||
