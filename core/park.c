@@ -17,8 +17,9 @@
  * vain, and costs the one who spawns a system call, some 30 us where a virtual CPU must be woken. So a worker that
  * sees a LIFO slot filled and emptied all the time, or was summoned for nothing several times in a row, stands as
  * the lookout of its group when it sleeps: spawns into an empty slot wake nobody, and it looks at the
- * slots once a millisecond, and once more soon after it has seen a task in one. A task that lies there while
- * its spawner computes is delayed by that, once: it is stolen, and the next sleep is one as always. What a slot does
+ * slots once a millisecond (after 2, then 4 when nobody has used them since the last look), and once more soon after
+ * it has seen a task in one. A task that lies there while its spawner computes is delayed by that, once: it is
+ * stolen, and the next sleep is one as always. What a slot does
  * not hold goes to the ring, and wakes somebody at once. When nobody uses the slots any more, the looks end. */
 #include "core/park.h"
 #include "core/group.h"
@@ -29,8 +30,8 @@
 #define VAIN_NS          20000  /* see doze_if_in_vain() */
 #define VAIN_MOST        4
 #define NEAR_NS          10000  /* see flow__wait_for_near_timer() */
-#define LOOKOUT_NS       1000000
-#define LOOKOUT_SOON_NS  20000
+#define LOOKOUT_NS       1000000 /* between the looks of a lookout; the next two: when it has just seen a task, */
+#define LOOKOUT_SOON_NS  20000   /* and at most, doubled by each look that finds the slots unused */
 #define LOOKOUT_MOST_NS  4000000
 #define PAUSES           8
 #define TRIM_AFTER_NS    1000000000

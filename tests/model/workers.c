@@ -227,13 +227,18 @@ static flow_result run_first(void *unused)
     return count_run(NULL);
 }
 
+static flow_result block(void)
+{
+    while (!load_acquire(&first_has_run))
+        flow__sys.futex_wait(&first_has_run, 0, INT64_MAX);
+    return count_run(NULL);
+}
+
 static flow_result run_and_block(void *unused)
 {
     spawn(1, run_first);
     spawn(2, count_run);
-    while (!load_acquire(&first_has_run))
-        flow__sys.futex_wait(&first_has_run, 0, INT64_MAX);
-    return count_run(NULL);
+    return block();
 }
 
 static void thread_searcher(int self)
@@ -264,9 +269,7 @@ static void setup_lookout(void)
 static flow_result run_one_and_block(void *unused)
 {
     spawn(1, run_first);
-    while (!load_acquire(&first_has_run))
-        flow__sys.futex_wait(&first_has_run, 0, INT64_MAX);
-    return count_run(NULL);
+    return block();
 }
 
 static void thread_lookout(int self)
